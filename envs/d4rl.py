@@ -1,0 +1,141 @@
+"""
+D4RL tasks on gymnasium-robotics, with the sparse rewards that offline-to-online papers use: -1 for every step until
+success, 0 for the step that succeeds and ends the episode, then scaled.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils.ezpickle import EzPickle
+
+# Far beyond what the simulator gives (m, rad, m/s, rad/s). Finite, because checkers object to infinite bounds.
+OBSERVATION_LIMIT = 1e3
+
+
+def make_simulator(env_id: str, **kwargs: Any) -> gym.Env:
+    """
+    Make an environment of gymnasium-robotics without its time limit and wrappers.
+
+    :param env_id: e.g. ``"AdroitHandDoor-v1"``
+    :param kwargs: for the environment's constructor
+    :return: the bare environment
+    :raises ImportError: gymnasium-robotics is not installed
+    """
+    try:
+        # gymnasium-robotics prints a notice about *dense* rewards when it is imported; these tasks are sparse.
+        from farama_notifications import notifications
+
+        notifications.pop("gymnasium_robotics", None)
+    except ImportError:
+        pass
+    try:
+        import gymnasium_robotics
+    except ImportError as error:
+        raise ImportError(
+            f"{env_id} needs gymnasium-robotics, which could not be imported ({error}). "
+            "Install the extra `d4rl`: pip install 'sb3_q2rl[d4rl]'"
+        ) from error
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        # Without a display MuJoCo's default (GLFW) aborts the process at the first rendering.
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    gym.register_envs(gymnasium_robotics)
+    spec = gym.spec(env_id)
+    assert isinstance(spec.entry_point, str)
+    env = load_env_creator(spec.entry_point)(**{**spec.kwargs, **kwargs})
+    assert isinstance(env, gym.Env)
+    return env
+
+
+class _AdroitBinaryEnv(gym.Env, EzPickle):
+    """
+    An Adroit hand task whose episode ends at the first success. Observations and actions are the simulator's
+    (24 joints of the hand plus the arm; actions in [-1, 1] are joint position targets).
+
+    reward = ``reward_scale`` * raw + ``reward_bias`` with raw = -1, or 0 on success: -5 / +5 as published.
+
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"``
+    :param reward_scale: factor of the raw reward
+    :param reward_bias: added after scaling
+    :param simulator_kwargs: for the simulator, e.g. ``width=320, height=240`` (pixels) or ``camera_id``
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 100}  # noqa: RUF012
+    simulator_id: ClassVar[str]
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        reward_scale: float = 10.0,
+        reward_bias: float = 5.0,
+        **simulator_kwargs: Any,
+    ) -> None:
+        EzPickle.__init__(
+            self, render_mode=render_mode, reward_scale=reward_scale, reward_bias=reward_bias, **simulator_kwargs
+        )
+        self.render_mode = render_mode
+        self.reward_scale = reward_scale
+        self.reward_bias = reward_bias
+        # Any: the simulator's state getters are not part of gymnasium's interface
+        self._simulator: Any = make_simulator(
+            self.simulator_id, reward_type="sparse", render_mode=render_mode, **simulator_kwargs
+        )
+        self.observation_space = gym.spaces.Box(
+            -OBSERVATION_LIMIT, OBSERVATION_LIMIT, self._simulator.observation_space.shape, np.float32
+        )
+        self.action_space = self._simulator.action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """
+        :param seed: the same seed gives the same sequence of initial states
+        :param options: ``{"initial_state_dict": ...}`` starts in a state that :meth:`get_env_state` gave
+        :return: observation (obs_dim,), info
+        """
+        super().reset(seed=seed)
+        observation, info = self._simulator.reset(seed=seed, options=options)
+        return observation.astype(np.float32), {**info, "is_success": False}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: (action_dim,) in [-1, 1]
+        :return: observation (obs_dim,), reward, terminated (= success), truncated (always False here: the time limit
+            is gymnasium's wrapper), info with ``is_success``
+        """
+        observation, _, _, _, info = self._simulator.step(action)
+        success = bool(info.pop("success"))
+        raw_reward = 0.0 if success else -1.0
+        reward = self.reward_scale * raw_reward + self.reward_bias
+        return observation.astype(np.float32), reward, success, False, {**info, "is_success": success}
+
+    def get_env_state(self) -> dict[str, np.ndarray]:
+        """:return: the full simulator state, for ``reset(options={"initial_state_dict": ...})``"""
+        return self._simulator.get_env_state()
+
+    def render(self) -> np.ndarray | None:
+        """:return: (height, width, 3) uint8 in mode ``rgb_array``, else None"""
+        return self._simulator.render()
+
+    def close(self) -> None:
+        self._simulator.close()
+
+
+class AdroitHandDoorBinaryEnv(_AdroitBinaryEnv):
+    """Undo the latch and swing the door open: success when its hinge passes 1.35 rad. 39 observations, 28 actions."""
+
+    simulator_id = "AdroitHandDoor-v1"
+
+
+class AdroitHandPenBinaryEnv(_AdroitBinaryEnv):
+    """
+    Turn a pen in the hand to a random orientation: success when it is within 0.075 m and cos(angle) > 0.95 of the
+    goal. 45 observations, 24 actions.
+    """
+
+    simulator_id = "AdroitHandPen-v1"
