@@ -1,0 +1,82 @@
+"""How often does a BC policy solve the task? With the interval that the number of episodes allows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium.spaces import Box
+
+from sb3_q2rl.bc.policy import BCPolicy
+
+
+class SuccessRate(NamedTuple):
+    """
+    :param rate: share of successful episodes
+    :param low: lower end of the 95 % Wilson interval
+    :param high: upper end
+    :param n_episodes: episodes played
+    """
+
+    rate: float
+    low: float
+    high: float
+    n_episodes: int
+
+    def __str__(self) -> str:
+        return f"{self.rate:.2f} [{self.low:.2f}, {self.high:.2f}] of {self.n_episodes}"
+
+
+def wilson_interval(n_successes: int, n_episodes: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a proportion (Wilson 1927): sound for few episodes and for rates near 0 and 1."""
+    p, z2n = n_successes / n_episodes, z * z / n_episodes
+    centre = (p + z2n / 2) / (1 + z2n)
+    half = z / (1 + z2n) * math.sqrt(p * (1 - p) / n_episodes + z2n / (4 * n_episodes))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def evaluate_bc(
+    policy: BCPolicy, env: gym.Env, *, n_episodes: int = 100, seed: int = 0, deterministic: bool = True
+) -> SuccessRate:
+    """
+    Play whole episodes; episode i is reset with ``seed + i``, so two policies meet the same situations.
+
+    :param policy: the BC policy
+    :param env: reports ``info["is_success"]``
+    :param n_episodes: number of episodes
+    :param seed: of the first episode, and of the sampled actions
+    :param deterministic: act at the mode
+    :raises ValueError: the environment does not report success, or its action space is no finite Box
+    """
+    space = env.action_space
+    if not isinstance(space, Box) or not np.isfinite([space.low, space.high]).all():
+        raise ValueError(f"`env` has the action space {space}; a BC policy acts in a Box with finite bounds.")
+    n_successes = 0
+    with th.random.fork_rng(devices=[]):
+        th.manual_seed(seed)
+        for episode in range(n_episodes):
+            n_successes += _play(policy, env, space, seed + episode, deterministic)
+    return SuccessRate(n_successes / n_episodes, *wilson_interval(n_successes, n_episodes), n_episodes)
+
+
+def _play(policy: BCPolicy, env: gym.Env, space: Box, seed: int, deterministic: bool) -> bool:
+    obs, _ = env.reset(seed=seed)
+    state, episode_start, over = None, np.array([True]), False
+    while not over:
+        step = policy.step(_to_batch(obs), state, episode_start, deterministic=deterministic)
+        # BC policies act on [-1, 1]; the environment may not.
+        action = space.low + (step.actions[0].cpu().numpy() + 1.0) / 2.0 * (space.high - space.low)
+        obs, _, terminated, truncated, info = env.step(action.astype(space.dtype))
+        state, episode_start, over = step.state, np.array([False]), terminated or truncated
+    if "is_success" not in info:
+        raise ValueError('`env` does not report `info["is_success"]` at the end of an episode: wrap it so that it does.')
+    return bool(info["is_success"])
+
+
+def _to_batch(obs: Any) -> th.Tensor | dict[str, th.Tensor]:
+    if isinstance(obs, dict):
+        return {key: _to_batch(value) for key, value in obs.items()}  # type: ignore[misc]
+    return th.as_tensor(np.asarray(obs)[None], dtype=th.float32)

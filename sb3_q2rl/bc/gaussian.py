@@ -1,0 +1,224 @@
+"""Our own trainable BC policy: an MLP with a diagonal-Gaussian or Gaussian-mixture head."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from torch import nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from sb3_q2rl.bc.checkpoint import read_checkpoint, write_checkpoint
+from sb3_q2rl.bc.policy import BCObs, BCStep
+
+# Normalised observations are cut here: far from the demonstrations the network would only extrapolate.
+_OBS_CLIP = 10.0
+
+
+class GaussianBCPolicy(nn.Module):
+    """
+    pi(a|s) over raw actions, the scale [-1, 1] of the demonstrations: one diagonal Gaussian, or a mixture of them,
+    with means inside [-1, 1] (tanh) and scales inside [sigma_min, sigma_max].
+
+    The executed action is the sample clipped to [-1, 1]; the log-probability is that of the sample before clipping.
+    Only so does ``E[log_prob + entropy] = 0`` hold, and with it the meaning of Q-estimation.
+
+    :param obs_dim: size of the (concatenated) observation vector
+    :param action_dim: number of action dimensions
+    :param net_arch: hidden layers (ReLU)
+    :param n_components: 1 for a Gaussian, more for a mixture
+    :param sigma_min: floor of the scales. Without one, log-probabilities of a policy that knows its few
+        demonstrations by heart explode
+    :param sigma_max: ceiling of the scales
+    :param obs_keys: for Dict observations: the keys to flatten and concatenate, in this order
+    :raises ValueError: sizes, number of components or scales out of range
+    """
+
+    FORMAT = "sb3_q2rl.gaussian_bc"
+    FORMAT_VERSION = 1
+    is_recurrent = False
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        *,
+        net_arch: Sequence[int] = (256, 256),
+        n_components: int = 1,
+        sigma_min: float = 0.05,
+        sigma_max: float = 1.0,
+        obs_keys: Sequence[str] | None = None,
+    ):
+        super().__init__()
+        if min(obs_dim, action_dim, n_components, *net_arch) < 1:
+            raise ValueError(
+                f"`obs_dim`={obs_dim}, `action_dim`={action_dim}, `n_components`={n_components} and `net_arch`="
+                f"{tuple(net_arch)} must all be at least 1."
+            )
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"`sigma_min`={sigma_min} must be above 0 and below `sigma_max`={sigma_max}.")
+        self.obs_dim = obs_dim
+        self.action_dim = action_dim
+        self.net_arch = tuple(net_arch)
+        self.n_components = n_components
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.obs_keys = None if obs_keys is None else tuple(obs_keys)
+        self.training_record: dict[str, Any] = {}
+
+        widths = [obs_dim, *self.net_arch]
+        layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+        self.trunk = nn.Sequential(*layers)
+        n_means = n_components * action_dim
+        n_logits = n_components if n_components > 1 else 0
+        self.head = nn.Linear(widths[-1], 2 * n_means + n_logits)
+        self.register_buffer("obs_mean", th.zeros(obs_dim))
+        self.register_buffer("obs_std", th.ones(obs_dim))
+
+    def set_obs_statistics(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """
+        :param mean: (obs_dim,)
+        :param std: (obs_dim,); an entry of (nearly) zero is a constant and is left unscaled
+        """
+        scale = np.where(std < 1e-6, 1.0, std)
+        self.obs_mean.copy_(th.as_tensor(mean))  # type: ignore[operator]
+        self.obs_std.copy_(th.as_tensor(scale))  # type: ignore[operator]
+
+    def flat_obs(self, obs: BCObs) -> th.Tensor:
+        """
+        :param obs: (n, obs_dim), or a dict that has ``obs_keys``
+        :return: (n, obs_dim), float32
+        :raises ValueError: wrong shape, missing key, or a dict where an array is expected (and the reverse)
+        """
+        if isinstance(obs, dict):
+            if self.obs_keys is None:
+                raise ValueError(f"The BC policy takes one array of ({self.obs_dim},), but a dict of {list(obs)} came.")
+            missing = [key for key in self.obs_keys if key not in obs]
+            if missing:
+                raise ValueError(f"The observation lacks the keys {missing} that the BC policy reads; it has {list(obs)}.")
+            obs = th.cat([obs[key].flatten(start_dim=1).float() for key in self.obs_keys], dim=1)
+        if obs.ndim != 2 or obs.shape[1] != self.obs_dim:
+            raise ValueError(
+                f"The BC policy was trained on observations of shape ({self.obs_dim},), but {tuple(obs.shape[1:])} came "
+                "for each environment. Use the policy with the task that it was trained on."
+            )
+        return obs.float()
+
+    def distribution(self, obs: BCObs) -> Distribution:
+        """
+        :param obs: (n, obs_dim) or a dict
+        :return: batch of n distributions over (action_dim,)
+        """
+        normalised = ((self.flat_obs(obs) - self.obs_mean) / self.obs_std).clamp(-_OBS_CLIP, _OBS_CLIP)
+        out = self.head(self.trunk(normalised))
+        n_means = self.n_components * self.action_dim
+        shape = (len(out), self.n_components, self.action_dim)
+        means = th.tanh(out[:, :n_means]).view(shape)
+        # Between floor and ceiling on a log scale, by a sigmoid: gradients survive at both ends, unlike a clamp's.
+        log_min, log_max = math.log(self.sigma_min), math.log(self.sigma_max)
+        sigmas = th.exp(log_min + (log_max - log_min) * th.sigmoid(out[:, n_means : 2 * n_means])).view(shape)
+        if self.n_components == 1:
+            return Independent(Normal(means[:, 0], sigmas[:, 0], validate_args=False), 1, validate_args=False)
+        components = Independent(Normal(means, sigmas, validate_args=False), 1, validate_args=False)
+        weights = Categorical(logits=out[:, 2 * n_means :], validate_args=False)
+        return MixtureSameFamily(weights, components, validate_args=False)
+
+    @th.no_grad()
+    def step(
+        self, obs: BCObs, state: Any, episode_start: np.ndarray | th.Tensor, deterministic: bool = False
+    ) -> BCStep:
+        """
+        :param obs: (n, obs_dim) or a dict
+        :param state: unused, the policy has no memory
+        :param episode_start: unused
+        :param deterministic: act at the mode (of a mixture: the mean of its heaviest component), scored by the same
+            distribution
+        """
+        distribution = self.distribution(obs)
+        actions = mode(distribution) if deterministic else distribution.sample()
+        return BCStep(
+            actions=actions.clamp(-1.0, 1.0),
+            log_prob=distribution.log_prob(actions),
+            entropy=entropy_nats(distribution),
+            state=None,
+        )
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Everything needed to build the policy again, as plain values and tensors."""
+        return {
+            "format": self.FORMAT,
+            "format_version": self.FORMAT_VERSION,
+            "config": {
+                "obs_dim": self.obs_dim,
+                "action_dim": self.action_dim,
+                "net_arch": list(self.net_arch),
+                "n_components": self.n_components,
+                "sigma_min": self.sigma_min,
+                "sigma_max": self.sigma_max,
+                "obs_keys": None if self.obs_keys is None else list(self.obs_keys),
+            },
+            "state_dict": {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()},
+            "training_record": self.training_record,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: dict[str, Any]) -> GaussianBCPolicy:
+        """
+        :param checkpoint: what :meth:`to_checkpoint` returned
+        :return: the policy, frozen, in eval mode, on the CPU
+        :raises ValueError: another format or version, missing or misshapen weights, NaN in the weights
+        """
+        if checkpoint.get("format") != cls.FORMAT or checkpoint.get("format_version") != cls.FORMAT_VERSION:
+            raise ValueError(
+                f"The checkpoint's format is {checkpoint.get('format')!r}, version {checkpoint.get('format_version')!r}; "
+                f"expected {cls.FORMAT!r}, version {cls.FORMAT_VERSION}."
+            )
+        try:
+            policy = cls(**checkpoint["config"])
+            policy.load_state_dict(checkpoint["state_dict"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"The BC checkpoint is incomplete or was altered: {error}") from error
+        bad = [name for name, tensor in policy.state_dict().items() if not bool(th.isfinite(tensor).all())]
+        if bad:
+            raise ValueError(f"The BC checkpoint holds NaN or infinity in {', '.join(bad)}: train the policy again.")
+        policy.training_record = dict(checkpoint.get("training_record", {}))
+        return policy.eval().requires_grad_(False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the checkpoint, whole or not at all."""
+        return write_checkpoint(self.to_checkpoint(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> GaussianBCPolicy:
+        """Read a checkpoint; see :func:`read_checkpoint` and :meth:`from_checkpoint` for the errors."""
+        return cls.from_checkpoint(read_checkpoint(path))
+
+
+def mode(distribution: Distribution) -> th.Tensor:
+    """
+    :param distribution: Gaussian, or mixture of Gaussians, over (action_dim,)
+    :return: (n, action_dim) the mean, or the mean of the heaviest component
+    """
+    if isinstance(distribution, MixtureSameFamily):
+        heaviest = distribution.mixture_distribution.probs.argmax(dim=1)
+        return distribution.component_distribution.mean[th.arange(len(heaviest)), heaviest]
+    return distribution.mean
+
+
+def entropy_nats(distribution: Distribution) -> th.Tensor:
+    """
+    Exact for one Gaussian. A mixture's entropy has no closed form: H(w) + sum_k w_k H_k bounds it from above, and is
+    attained when the components do not overlap.
+
+    :param distribution: Gaussian, or mixture of Gaussians, over (action_dim,)
+    :return: (n,) joint entropy in nats
+    """
+    if isinstance(distribution, MixtureSameFamily):
+        weights = distribution.mixture_distribution
+        return weights.entropy() + (weights.probs * distribution.component_distribution.entropy()).sum(dim=1)
+    return distribution.entropy()

@@ -1,0 +1,88 @@
+"""How a saved model remembers its BC policy: whole when we know how to rebuild it, by file and hash otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch as th
+from torch import nn
+
+from sb3_q2rl.bc.adapter import BCPolicyAdapter
+from sb3_q2rl.bc.gaussian import GaussianPolicy
+from sb3_q2rl.bc.policy import BCPolicy
+
+
+class BCRecord(TypedDict):
+    """
+    ``checkpoint``: the whole policy as plain tensors, where it is one of ours; ``source``: what the user gave;
+    ``fingerprint``: SHA-256 of its weights, to notice another policy; ``None`` for objects without weights.
+    """
+
+    checkpoint: dict[str, Any] | None
+    source: str
+    fingerprint: str | None
+
+
+def open_bc_policy(bc_policy: Any, device: th.device | str) -> BCPolicy:
+    """
+    :param bc_policy: a :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped one
+    :param device: where it will act
+    :raises TypeError: if it is none of these
+    """
+    if isinstance(bc_policy, str | Path):
+        return BCPolicyAdapter.from_checkpoint(bc_policy, device=device)
+    if isinstance(bc_policy, BCPolicy):
+        bc_policy.to(device)
+        return bc_policy
+    raise TypeError(
+        f"`bc_policy` is a {type(bc_policy).__name__}; expected the name of a shipped policy, the path of a checkpoint, "
+        "or an object with `is_recurrent`, `step()` and `to()` (see sb3_q2rl.bc.BCPolicy)."
+    )
+
+
+def fingerprint(policy: BCPolicy) -> str | None:
+    """SHA-256 over the policy's weights; ``None`` if it is no torch module."""
+    if not isinstance(policy, nn.Module):
+        return None
+    digest = hashlib.sha256()
+    for name, tensor in policy.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(policy: BCPolicy, source: Any) -> BCRecord:
+    """
+    :param policy: The policy in use
+    :param source: What the user passed for it
+    """
+    checkpoint = policy.to_checkpoint() if isinstance(policy, GaussianPolicy) else None
+    name = str(source) if isinstance(source, str | Path) else type(policy).__name__
+    return BCRecord(checkpoint=checkpoint, source=name, fingerprint=fingerprint(policy))
+
+
+def rebuild(record: BCRecord, device: th.device | str) -> BCPolicy:
+    """
+    :param record: From a saved model
+    :param device: where the policy will act
+    :raises FileNotFoundError: the model does not hold the policy's weights, and its file is not where it was
+    :raises ValueError: the file is there, with other weights
+    """
+    if record["checkpoint"] is not None:
+        policy = GaussianPolicy.from_checkpoint(record["checkpoint"])
+        policy.to(device)
+        return policy
+    if not Path(record["source"]).exists():
+        raise FileNotFoundError(
+            f"This model was trained with the BC policy `{record['source']}`, whose weights are not part of the saved "
+            "file and which is not there now. Pass it again: `load(path, bc_policy=...)`."
+        )
+    policy = BCPolicyAdapter.from_checkpoint(record["source"], device=device)
+    if fingerprint(policy) != record["fingerprint"]:
+        raise ValueError(
+            f"`{record['source']}` has changed since this model was saved. To go on with the new weights, say so: "
+            f"`load(path, bc_policy={record['source']!r})`; the estimate Q̂_BC is then made again."
+        )
+    return policy
