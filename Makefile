@@ -1,0 +1,40 @@
+# `make demo` and `make test` each make the environment (.venv) when it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# One thread a process: simulators and small networks are slower with two. Agg: no window is needed for plots.
+export OMP_NUM_THREADS := 1
+export MPLBACKEND := Agg
+
+.PHONY: demo test format lint type benchmark
+
+demo: $(VENV)/installed
+	$(BIN)/python -m sb3_q2rl demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(PYTEST_ARGS)
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/installed
+	$(BIN)/mypy sb3_q2rl envs tests
+
+benchmark: $(VENV)/installed
+	$(BIN)/python benchmarks/run_adroit.py
+
+# uv installs in a minute what takes pip many, but does not read pip's configuration: hand it pip's find-links, if any.
+$(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	links=$$($(BIN)/pip config get global.find-links 2>/dev/null || $(BIN)/pip config get :env:.find-links 2>/dev/null || true); \
+	links=$$(echo $$links | tr ' ' ','); \
+	if [ -n "$$links" ] && [ -z "$$UV_FIND_LINKS" ]; then export UV_FIND_LINKS="$$links"; fi; \
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt -e '.[zoo,d4rl,dev]'
+	touch $@

@@ -1,0 +1,73 @@
+"""Register our algorithms, their default hyperparameters, search spaces and environments in rl_zoo3."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+import sb3_q2rl.envs  # noqa: F401  (registers the environment ids)
+import sb3_q2rl.zoo_configs
+from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
+from sb3_q2rl.zoo import search_spaces
+
+CONFIGS = Path(sb3_q2rl.zoo_configs.__file__).parent
+
+
+class ZooAlgorithm(NamedTuple):
+    """
+    What rl_zoo3 needs to know of an algorithm, beside the file ``zoo_configs/<name>.yml``.
+
+    :param algorithm: the class
+    :param sample: Optuna trial -> constructor keywords, called as ``sample(trial, n_actions, n_envs, additional_args)``
+    :param convert: a finished trial's parameters -> constructor keywords (for ``--trial-id``)
+    """
+
+    algorithm: type[BaseAlgorithm]
+    sample: Callable[..., dict[str, Any]]
+    convert: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+ALGORITHMS = {
+    "qgated_sac": ZooAlgorithm(QGatedSAC, search_spaces.sample_qgated_sac, search_spaces.convert_qgated_sac),
+}
+
+
+def config_path(algo: str, config: str | None) -> str | None:
+    """
+    :param algo: name of one of our algorithms
+    :param config: what the user gave as ``--conf-file``
+    :return: the algorithm's default file without a ``--conf-file``, a preset's file for the preset's bare name
+        (``paper``), and anything else unchanged
+    """
+    if config is None:
+        return str(CONFIGS / f"{algo}.yml")
+    preset = CONFIGS / f"{algo}_{config}.yml"
+    return str(preset) if preset.is_file() else config
+
+
+def register() -> None:
+    """Add our algorithms to rl_zoo3's tables. Calling it again changes nothing."""
+    from rl_zoo3 import exp_manager, hyperparams_opt, utils
+
+    if ALGORITHMS.keys() <= utils.ALGOS.keys():
+        return
+    for name, row in ALGORITHMS.items():
+        # rl_zoo3's modules share these dicts, so changing them in place reaches train, enjoy and the optimiser
+        utils.ALGOS[name] = row.algorithm
+        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = row.sample
+        hyperparams_opt.HYPERPARAMS_CONVERTER[name] = row.convert
+
+    # The default file is looked for inside rl_zoo3's own package; there is no table to add ours to.
+    original = exp_manager.ExperimentManager.__init__
+
+    @functools.wraps(original)
+    def init_with_our_configs(self: Any, args: Any, algo: str, *rest: Any, **kwargs: Any) -> None:
+        if algo in ALGORITHMS:
+            kwargs["config"] = config_path(algo, kwargs.get("config"))
+        original(self, args, algo, *rest, **kwargs)
+
+    exp_manager.ExperimentManager.__init__ = init_with_our_configs

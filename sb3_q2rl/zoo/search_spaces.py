@@ -1,0 +1,52 @@
+"""Optuna search spaces for ``python -m rl_zoo3.train -optimize``: what a practitioner would tune, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+NET_ARCHS = {"small": [128, 128], "medium": [256, 256], "big": [512, 512], "deep": [512, 512, 512]}
+
+
+def sample_qgated_sac(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    :param trial: asked for one value of every parameter
+    :param n_actions: unused, part of rl_zoo3's interface
+    :param n_envs: unused, part of rl_zoo3's interface
+    :param additional_args: unused, part of rl_zoo3's interface
+    :return: keyword arguments of ``QGatedSAC``
+    """
+    return convert_qgated_sac(
+        {
+            "learning_rate": trial.suggest_float("learning_rate", 3e-5, 1e-3, log=True),
+            "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.003, 0.03, log=True),
+            "tau": trial.suggest_float("tau", 0.002, 0.02, log=True),
+            "batch_size": trial.suggest_categorical("batch_size", [128, 256, 512]),
+            "updates_per_step": trial.suggest_categorical("updates_per_step", [1, 2, 4]),
+            "net_arch": trial.suggest_categorical("net_arch", list(NET_ARCHS)),
+            "n_critics": trial.suggest_categorical("n_critics", [2, 5, 10]),
+            # The method's own: how far to trust BC, on which scale, from how many of its episodes
+            "bc_loss_weight": trial.suggest_float("bc_loss_weight", 0.05, 0.5),
+            "bc_temperature": trial.suggest_float("bc_temperature", 0.1, 10.0, log=True),
+            "n_bc_episodes": trial.suggest_categorical("n_bc_episodes", [25, 50, 100]),
+            "keep_bc_rollouts": trial.suggest_categorical("keep_bc_rollouts", [True, False]),
+            "rl_deterministic": trial.suggest_categorical("rl_deterministic", [True, False]),
+        }
+    )
+
+
+def convert_qgated_sac(sampled: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param sampled: a trial's parameters
+    :return: keyword arguments of ``QGatedSAC``
+    """
+    kwargs = dict(sampled)
+    kwargs["gamma"] = 1.0 - kwargs.pop("one_minus_gamma")
+    # As in the paper: the critics learn several times an environment step, the actor once
+    kwargs["gradient_steps"] = kwargs["policy_delay"] = kwargs.pop("updates_per_step")
+    kwargs["policy_kwargs"] = {"net_arch": list(NET_ARCHS[kwargs.pop("net_arch")]), "n_critics": kwargs.pop("n_critics")}
+    return kwargs
