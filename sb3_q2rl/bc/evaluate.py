@@ -72,7 +72,7 @@ def _play(policy: BCPolicy, env: gym.Env, space: Box, seed: int, deterministic: 
         obs, _, terminated, truncated, info = env.step(action.astype(space.dtype))
         state, episode_start, over = step.state, np.array([False]), terminated or truncated
     if "is_success" not in info:
-        raise ValueError('`env` does not report `info["is_success"]` at the end of an episode: wrap it so that it does.')
+        raise ValueError('`env` does not report `info["is_success"]` when an episode ends: wrap it so that it does.')
     return bool(info["is_success"])
 
 

@@ -42,6 +42,8 @@ class GaussianBCPolicy(nn.Module):
     FORMAT = "sb3_q2rl.gaussian_bc"
     FORMAT_VERSION = 1
     is_recurrent = False
+    obs_mean: th.Tensor
+    obs_std: th.Tensor
 
     def __init__(
         self,
@@ -86,8 +88,8 @@ class GaussianBCPolicy(nn.Module):
         :param std: (obs_dim,); an entry of (nearly) zero is a constant and is left unscaled
         """
         scale = np.where(std < 1e-6, 1.0, std)
-        self.obs_mean.copy_(th.as_tensor(mean))  # type: ignore[operator]
-        self.obs_std.copy_(th.as_tensor(scale))  # type: ignore[operator]
+        self.obs_mean.copy_(th.as_tensor(mean))
+        self.obs_std.copy_(th.as_tensor(scale))
 
     def flat_obs(self, obs: BCObs) -> th.Tensor:
         """
@@ -100,12 +102,14 @@ class GaussianBCPolicy(nn.Module):
                 raise ValueError(f"The BC policy takes one array of ({self.obs_dim},), but a dict of {list(obs)} came.")
             missing = [key for key in self.obs_keys if key not in obs]
             if missing:
-                raise ValueError(f"The observation lacks the keys {missing} that the BC policy reads; it has {list(obs)}.")
+                raise ValueError(
+                    f"The BC policy reads the keys {missing}, which the observation lacks; it has {list(obs)}."
+                )
             obs = th.cat([obs[key].flatten(start_dim=1).float() for key in self.obs_keys], dim=1)
         if obs.ndim != 2 or obs.shape[1] != self.obs_dim:
             raise ValueError(
-                f"The BC policy was trained on observations of shape ({self.obs_dim},), but {tuple(obs.shape[1:])} came "
-                "for each environment. Use the policy with the task that it was trained on."
+                f"The BC policy was trained on observations of shape ({self.obs_dim},), but a batch of shape "
+                f"{tuple(obs.shape)} came, not (n, {self.obs_dim}). Use it with the task that it was trained on."
             )
         return obs.float()
 
@@ -173,10 +177,11 @@ class GaussianBCPolicy(nn.Module):
         :return: the policy, frozen, in eval mode, on the CPU
         :raises ValueError: another format or version, missing or misshapen weights, NaN in the weights
         """
-        if checkpoint.get("format") != cls.FORMAT or checkpoint.get("format_version") != cls.FORMAT_VERSION:
+        came = (checkpoint.get("format"), checkpoint.get("format_version"))
+        if came != (cls.FORMAT, cls.FORMAT_VERSION):
             raise ValueError(
-                f"The checkpoint's format is {checkpoint.get('format')!r}, version {checkpoint.get('format_version')!r}; "
-                f"expected {cls.FORMAT!r}, version {cls.FORMAT_VERSION}."
+                f"The checkpoint's format and version are {came}, expected {(cls.FORMAT, cls.FORMAT_VERSION)}. "
+                "Open it with `BCPolicyAdapter.from_checkpoint`, which knows other kinds too."
             )
         try:
             policy = cls(**checkpoint["config"])

@@ -61,7 +61,7 @@ def train_bc(
     :raises ValueError: too few episodes, or no evaluation within ``n_epochs``
     """
     if not 1 <= eval_interval <= n_epochs:
-        raise ValueError(f"`eval_interval`={eval_interval} must lie in 1..`n_epochs`={n_epochs}: no checkpoint otherwise.")
+        raise ValueError(f"`eval_interval`={eval_interval} must lie in 1..`n_epochs`={n_epochs}, or nothing is chosen.")
     training, held_out = demonstrations.split(validation_fraction, seed)
     with th.random.fork_rng(devices=[]), _environment(env) as eval_env:
         th.manual_seed(seed)

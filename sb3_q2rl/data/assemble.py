@@ -109,7 +109,7 @@ def _with_next_observations(episode: RecordedEpisode) -> RecordedEpisode:
 def _concatenate(parts: Sequence[Observations | None]) -> Observations:
     first = parts[0]
     if isinstance(first, dict):
-        return {key: _as_float32(np.concatenate([part[key] for part in parts])) for key in first}  # type: ignore[index,call-overload]
+        return {key: _as_float32(np.concatenate([part[key] for part in parts])) for key in first}  # type: ignore[index]
     return _as_float32(np.concatenate(parts))  # type: ignore[arg-type]
 
 

@@ -32,9 +32,11 @@ def check_columns(n_steps: int, **columns: Observations) -> None:
     """
     for name, array in named_arrays(**columns).items():
         if len(array) != n_steps:
-            raise ValueError(f"`{name}` has {len(array)} rows, but there are {n_steps} actions: one row a step, please.")
+            raise ValueError(
+                f"`{name}` has {len(array)} rows, but there are {n_steps} actions; expected one row a step."
+            )
     for name, n_dims in {"actions": 2, "rewards": 1, "terminated": 1, "truncated": 1}.items():
-        shape = np.shape(columns[name])
+        shape = np.asarray(columns[name]).shape
         if len(shape) != n_dims:
             raise ValueError(f"`{name}` has shape {shape}, expected {'(n, action_dim)' if n_dims == 2 else '(n,)'}.")
     before = {name: array.shape for name, array in named_arrays(observations=columns["observations"]).items()}
@@ -82,14 +84,14 @@ def check_episode_ends(episode_ends: np.ndarray, done: np.ndarray) -> None:
     n_steps = len(done)
     if episode_ends[0] <= 0 or (np.diff(episode_ends) <= 0).any() or episode_ends[-1] != n_steps:
         raise ValueError(
-            f"`episode_ends` must increase and end at the number of steps, {n_steps}; it runs from {episode_ends[0]} to "
-            f"{episode_ends[-1]}. The file may be cut off."
+            f"`episode_ends` must increase and end at the number of steps, {n_steps}; it runs from {episode_ends[0]} "
+            f"to {episode_ends[-1]}. The file may be cut off."
         )
     expected = np.zeros(n_steps, dtype=bool)
     expected[episode_ends - 1] = True
     wrong = np.flatnonzero(expected != done)
     if len(wrong):
         raise ValueError(
-            f"{len(wrong)} rows disagree with `episode_ends`, the first is row {wrong[0]}: the last step of every episode, "
-            "and no other, must be terminated or truncated."
+            f"{len(wrong)} rows disagree with `episode_ends`, the first is row {wrong[0]}: the last step of every "
+            "episode, and no other, must be terminated or truncated."
         )

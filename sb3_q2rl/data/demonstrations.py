@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
 from sb3_q2rl.data.checks import Observations, check_action_range, check_columns, check_episode_ends, check_finite
 
 Source: TypeAlias = Literal["human", "policy-generated", "scripted", "unknown"]
-SOURCES: tuple[str, ...] = get_args(Source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +44,7 @@ class Demonstrations:
     source: Source = "unknown"
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ValueError(f"`source` is {self.source!r}, expected one of {', '.join(SOURCES)}.")
+        as_source(self.source)
         if len(self.episode_ends) == 0 or len(self.actions) == 0:
             raise ValueError("There is no step in these demonstrations: at least one episode of one step is needed.")
         check_columns(
@@ -130,9 +128,7 @@ class Demonstrations:
         order = np.random.default_rng(seed).permutation(self.n_episodes)
         return self.select(np.sort(order[n_held_out:])), self.select(np.sort(order[:n_held_out]))
 
-    def with_success_rewards(
-        self, success: np.ndarray, *, step_reward: float, success_reward: float
-    ) -> Demonstrations:
+    def with_success_rewards(self, success: np.ndarray, *, step_reward: float, success_reward: float) -> Demonstrations:
         """
         The same episodes under a sparse reward: an episode ends, terminated, at its first success; one without
         success stays truncated. Needed whenever the recorded reward is not the one of the environment to learn in.
@@ -174,6 +170,16 @@ class Demonstrations:
             episode_ends=episode_ends,
             source=self.source,
         )
+
+
+def as_source(source: str) -> Source:
+    """
+    :param source: label of who acted
+    :raises ValueError: an unknown label
+    """
+    if source not in get_args(Source):
+        raise ValueError(f"`source` is {source!r}, expected one of {', '.join(get_args(Source))}.")
+    return cast(Source, source)
 
 
 def _take(observations: Observations, rows: slice | np.ndarray) -> Observations:

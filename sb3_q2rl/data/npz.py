@@ -1,4 +1,4 @@
-"""Demonstrations as one ``.npz`` file of plain arrays: our own layout, and the flat layout of observation/action logs."""
+"""Demonstrations as one ``.npz`` file of plain arrays: one row a step, and where the episodes end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
 from sb3_q2rl.data.checks import Observations
-from sb3_q2rl.data.demonstrations import SOURCES, Demonstrations, Source
+from sb3_q2rl.data.demonstrations import Demonstrations, Source, as_source
 
 # Dict observations are stored as one array a key, named "observations/<key>".
 _SEPARATOR = "/"
@@ -52,7 +52,7 @@ def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = 
     terminated = arrays.get("terminated", np.zeros(n_steps, dtype=bool))
     next_observations = _observations(arrays, "next_observations")
     if source is None:
-        source = next((s for s in SOURCES if s == str(arrays.get("source", "unknown"))), "unknown")
+        source = as_source(str(arrays.get("source", "unknown")))
     episodes = [
         RecordedEpisode(
             observations=_slice(observations, start, end),

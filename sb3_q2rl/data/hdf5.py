@@ -1,0 +1,39 @@
+"""Opening HDF5 files and taking arrays out of them, with errors that a person can act on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """
+    :param path: the file
+    :raises ValueError: it cannot be opened, or reading it fails half-way: mostly a download that was cut off
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as HDF5: it is damaged or cut off ({error}). Download or copy it again."
+        ) from error
+
+
+def array(group: h5py.Group, name: str) -> np.ndarray:
+    """
+    :param group: where to look
+    :param name: name of a data set
+    :raises ValueError: there is none of that name; says what there is
+    """
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(
+            f"{group.file.filename}: {group.name} has no data set {name!r}; it holds {', '.join(group) or 'nothing'}."
+        )
+    return item[()]

@@ -1,0 +1,102 @@
+"""robomimic HDF5 files, low-dimensional observations: ``data/demo_<i>`` groups and ``mask/<name>`` filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from sb3_q2rl.data.assemble import RecordedEpisode, assemble
+from sb3_q2rl.data.checks import Observations
+from sb3_q2rl.data.demonstrations import Demonstrations, Source
+from sb3_q2rl.data.hdf5 import array, open_hdf5
+
+# What policies for Lift, Can and Square usually read (robosuite, low-dimensional).
+DEFAULT_OBS_KEYS = ("object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
+
+
+def is_robomimic(file: h5py.File) -> bool:
+    """A group ``data`` of groups ``demo_<number>``."""
+    data = file.get("data")
+    return isinstance(data, h5py.Group) and any(name.startswith("demo_") for name in data)
+
+
+def load_robomimic(
+    path: Path,
+    *,
+    obs_keys: Sequence[str] = DEFAULT_OBS_KEYS,
+    as_dict: bool = False,
+    mask: str | None = None,
+    clip_actions: bool = False,
+    source: Source = "human",
+) -> Demonstrations:
+    """
+    robomimic marks in ``dones`` the successes, the last step, or both. A done step with a positive reward is a success:
+    the episode is taken to terminate there, and the steps after it are left out. Without one it is truncated.
+
+    :param path: the file
+    :param obs_keys: which observations, in this order
+    :param as_dict: keep them apart, as a dict, instead of one concatenated vector
+    :param mask: use only the episodes of this filter, e.g. "train" or "valid"
+    :param clip_actions: clip actions beyond [-1, 1] instead of refusing them
+    :param source: who acted; robomimic's PH and MH files are human, MG files are policy-generated
+    :raises ValueError: unknown keys or mask, no observations, or misshapen data
+    """
+    with open_hdf5(path) as file:
+        names = _episode_names(file, path, mask)
+        episodes = [_read_episode(file["data"][name], tuple(obs_keys), as_dict) for name in names]
+    return assemble(episodes, origin=path, source=source, clip_actions=clip_actions)
+
+
+def _episode_names(file: h5py.File, path: Path, mask: str | None) -> list[str]:
+    names = sorted((name for name in file["data"]), key=lambda name: int(name.removeprefix("demo_")))
+    if mask is None:
+        return names
+    masks = list(file.get("mask", {}))
+    if mask not in masks:
+        raise ValueError(f"{path}: `mask` is {mask!r}, but the file's filters are {', '.join(masks) or 'none'}.")
+    chosen = {name.decode() if isinstance(name, bytes) else str(name) for name in file["mask"][mask][()]}
+    if not chosen <= set(names):
+        raise ValueError(f"{path}: the filter {mask!r} names {sorted(chosen - set(names))}, which the file lacks.")
+    return [name for name in names if name in chosen]
+
+
+def _read_episode(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool) -> RecordedEpisode:
+    if "obs" not in group:
+        raise ValueError(
+            f"{group.file.filename}: {group.name} holds simulator states but no observations. "
+            "Run robomimic's `dataset_states_to_obs` on the file first."
+        )
+    actions, rewards = array(group, "actions"), array(group, "rewards")
+    dones = array(group, "dones").astype(bool)
+    if not len(actions) == len(rewards) == len(dones):
+        raise ValueError(
+            f"{group.file.filename}: {group.name} has {len(actions)} actions, {len(rewards)} rewards and {len(dones)} "
+            "dones: expected as many of each. The file is damaged."
+        )
+    successes = np.flatnonzero(dones & (rewards > 0))
+    length = int(successes[0]) + 1 if len(successes) else len(actions)
+    return RecordedEpisode(
+        observations=_observations(group["obs"], obs_keys, as_dict, length),
+        actions=actions[:length],
+        rewards=rewards[:length],
+        terminated=len(successes) > 0,
+        next_observations=(
+            _observations(group["next_obs"], obs_keys, as_dict, length) if "next_obs" in group else None
+        ),
+    )
+
+
+def _observations(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool, length: int) -> Observations:
+    values = {key: array(group, key)[:length] for key in obs_keys}
+    if as_dict:
+        return values
+    wrong = {key: value.shape for key, value in values.items() if value.ndim != 2}
+    if wrong:
+        raise ValueError(
+            f"{group.file.filename}: {wrong} in {group.name} are no vectors, so they cannot be concatenated. "
+            "Choose other `obs_keys`, or pass `as_dict=True`."
+        )
+    return np.concatenate(list(values.values()), axis=1)
