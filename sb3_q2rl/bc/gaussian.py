@@ -79,6 +79,9 @@ class GaussianBCPolicy(nn.Module):
         n_means = n_components * action_dim
         n_logits = n_components if n_components > 1 else 0
         self.head = nn.Linear(widths[-1], 2 * n_means + n_logits)
+        if n_components > 1:
+            # Components that start alike stay alike for long: the mixture would sit at the average of the modes.
+            nn.init.uniform_(self.head.bias.data[:n_means], -1.0, 1.0)
         self.register_buffer("obs_mean", th.zeros(obs_dim))
         self.register_buffer("obs_std", th.ones(obs_dim))
 
@@ -184,7 +187,9 @@ class GaussianBCPolicy(nn.Module):
                 "Open it with `BCPolicyAdapter.from_checkpoint`, which knows other kinds too."
             )
         try:
-            policy = cls(**checkpoint["config"])
+            # The random initial weights are overwritten at once: do not spend the caller's random numbers on them.
+            with th.random.fork_rng(devices=[]):
+                policy = cls(**checkpoint["config"])
             policy.load_state_dict(checkpoint["state_dict"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"The BC checkpoint is incomplete or was altered: {error}") from error

@@ -1,0 +1,118 @@
+"""
+How the shipped BC policies were made. On one core the door takes about 5 minutes, the pen about 3:
+
+    python benchmarks/make_bc_policies.py door --out door_bc.pt
+    python benchmarks/make_bc_policies.py pen --out pen_bc.pt
+
+The seeds of the rollouts that choose a checkpoint, of the pen demonstrations and of the final measurement are far
+apart, so the success printed at the end is that of initial states which nothing was chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+
+import sb3_q2rl.envs  # noqa: F401  registers the environments
+from sb3_q2rl.assets import ASSETS
+from sb3_q2rl.bc import GaussianBCPolicy, train_bc
+from sb3_q2rl.bc.evaluate import evaluate_bc
+from sb3_q2rl.data import Demonstrations
+from sb3_q2rl.data.assemble import RecordedEpisode, assemble
+
+PEN_DEMONSTRATION_SEED = 500_000
+FRESH_SEED = 1_000_000
+N_FRESH_EPISODES = 300
+
+
+class DAPGExpert(NamedTuple):
+    """
+    The published DAPG policy of the pen task: a tanh MLP with a Gaussian of fixed scale on top (see assets/README.md).
+
+    :param arrays: its weights by name
+    """
+
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def load(cls, path: Path) -> DAPGExpert:
+        with np.load(path, allow_pickle=False) as file:
+            return cls({name: file[name] for name in file.files})
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """
+        :param obs: (obs_dim,)
+        :param rng: of the exploration noise, which its authors trained it with
+        :return: (action_dim,) in [-1, 1]
+        """
+        a = self.arrays
+        x = (obs - a["in_shift"]) / (a["in_scale"] + 1e-8)
+        for layer in (0, 1):
+            x = np.tanh(a[f"w{layer}"] @ x + a[f"b{layer}"])
+        mean = a["out_scale"] * (a["w2"] @ x + a["b2"]) + a["out_shift"]
+        return np.clip(mean + np.exp(a["log_std"]) * rng.standard_normal(len(mean)), -1.0, 1.0).astype(np.float32)
+
+
+def pen_demonstrations(env: gym.Env, n_episodes: int) -> Demonstrations:
+    """
+    :param env: the pen task
+    :param n_episodes: number of successful episodes of the DAPG expert to record
+    """
+    expert = DAPGExpert.load(ASSETS / "adroit_pen_dapg_expert.npz")
+    rng = np.random.default_rng(PEN_DEMONSTRATION_SEED)
+    episodes: list[RecordedEpisode] = []
+    seed = PEN_DEMONSTRATION_SEED
+    while len(episodes) < n_episodes:
+        observations = [env.reset(seed=seed)[0]]
+        actions, rewards, over, terminated = [], [], False, False
+        while not over:
+            actions.append(expert.act(observations[-1], rng))
+            obs, reward, terminated, truncated, _ = env.step(actions[-1])
+            observations.append(obs)
+            rewards.append(float(reward))
+            over = terminated or truncated
+        if terminated:
+            episodes.append(RecordedEpisode(np.stack(observations), np.stack(actions), np.array(rewards), terminated))
+        seed += 1
+    print(f"{n_episodes} successful pen episodes from {seed - PEN_DEMONSTRATION_SEED} of the DAPG expert")
+    return assemble(episodes, origin="DAPG expert", source="policy-generated", clip_actions=False)
+
+
+def make_door() -> tuple[GaussianBCPolicy, gym.Env]:
+    """The Adroit door from 25 human demonstrations."""
+    env = gym.make("AdroitHandDoorBinary-v0")
+    demonstrations = Demonstrations.load("adroit-door-human")
+    policy = train_bc(demonstrations, env=env, n_epochs=60, eval_interval=20, n_eval_episodes=100, seed=0)
+    return policy, env
+
+
+def make_pen() -> tuple[GaussianBCPolicy, gym.Env]:
+    """The Adroit pen from successful episodes of the DAPG expert."""
+    env = gym.make("AdroitHandPenBinary-v0")
+    demonstrations = pen_demonstrations(env, n_episodes=50)
+    policy = train_bc(demonstrations, env=env, n_epochs=100, eval_interval=20, n_eval_episodes=100, seed=0)
+    return policy, env
+
+
+def main() -> None:
+    """Train, save, and measure on fresh initial states."""
+    parser = argparse.ArgumentParser(description="Make one of the BC policies that are shipped with sb3_q2rl.")
+    parser.add_argument("task", choices=["door", "pen"])
+    parser.add_argument("--out", type=Path, required=True, help="policy file to write")
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    policy, env = make_door() if args.task == "door" else make_pen()
+    for name, deterministic in (("mode", True), ("sample", False)):
+        rate = evaluate_bc(policy, env, n_episodes=N_FRESH_EPISODES, seed=FRESH_SEED, deterministic=deterministic)
+        policy.training_record[f"success_by_{name}"] = rate._asdict()
+        print(f"success by {name}: {rate} fresh episodes (95 % Wilson interval)")
+    print(f"saved to {policy.save(args.out)}")
+
+
+if __name__ == "__main__":
+    main()
