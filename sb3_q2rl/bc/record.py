@@ -10,7 +10,7 @@ import torch as th
 from torch import nn
 
 from sb3_q2rl.bc.adapter import BCPolicyAdapter
-from sb3_q2rl.bc.gaussian import GaussianPolicy
+from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.bc.policy import BCPolicy
 
 
@@ -58,7 +58,7 @@ def describe(policy: BCPolicy, source: Any) -> BCRecord:
     :param policy: The policy in use
     :param source: What the user passed for it
     """
-    checkpoint = policy.to_checkpoint() if isinstance(policy, GaussianPolicy) else None
+    checkpoint = policy.to_checkpoint() if isinstance(policy, GaussianBCPolicy) else None
     name = str(source) if isinstance(source, str | Path) else type(policy).__name__
     return BCRecord(checkpoint=checkpoint, source=name, fingerprint=fingerprint(policy))
 
@@ -71,7 +71,7 @@ def rebuild(record: BCRecord, device: th.device | str) -> BCPolicy:
     :raises ValueError: the file is there, with other weights
     """
     if record["checkpoint"] is not None:
-        policy = GaussianPolicy.from_checkpoint(record["checkpoint"])
+        policy = GaussianBCPolicy.from_checkpoint(record["checkpoint"])
         policy.to(device)
         return policy
     if not Path(record["source"]).exists():

@@ -1,0 +1,154 @@
+"""What can be wrong with what a user gives, each with one message that says what came, what was expected, what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_q2rl.bc.policy import BCPolicy, BCStep
+from sb3_q2rl.common.buffers import _BCColumns
+from sb3_q2rl.data import Demonstrations
+
+if TYPE_CHECKING:
+    from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+
+
+def has_env(env: Any, algorithm: str) -> None:
+    """:raises ValueError: there is no environment to choose a policy class for"""
+    if env is None:
+        raise ValueError(f"`env` is missing: write {algorithm}(env, ...) or {algorithm}('MlpPolicy', env, ...).")
+
+
+def update_schedule(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: batch, gradient steps and policy delay do not divide"""
+    delay = model.policy_delay
+    if delay < 1 or model.batch_size % delay != 0:
+        raise ValueError(
+            f"`policy_delay`={delay} must be at least 1 and divide `batch_size`={model.batch_size}: "
+            "the batch is cut in `policy_delay` minibatches, one for each critic step."
+        )
+    steps = model.gradient_steps
+    if steps < 0 and delay > 1:
+        freq = model.train_freq
+        n_steps, unit = freq if isinstance(freq, tuple | TrainFreq) else (freq, "step")
+        if unit in ("episode", TrainFrequencyUnit.EPISODE):
+            raise ValueError(
+                "`gradient_steps=-1` with `train_freq` in episodes gives a varying number of steps, which `policy_delay` "
+                f"={delay} cannot divide. Use `train_freq` in steps, a fixed `gradient_steps`, or `policy_delay=1`."
+            )
+        steps = n_steps * model.n_envs
+    if steps > 0 and steps % delay != 0:
+        raise ValueError(
+            f"`policy_delay`={delay} must divide the gradient steps of one call of train(), which are {steps}. "
+            f"Use e.g. `gradient_steps={delay * max(1, steps // delay)}`."
+        )
+
+
+def buffer_options(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: options of SAC that would be ignored"""
+    if model.n_steps != 1:
+        raise ValueError(f"`n_steps`={model.n_steps}: n-step returns are not supported by {type(model).__name__}, use 1.")
+    if model.optimize_memory_usage:
+        raise ValueError(
+            "`optimize_memory_usage=True` cannot tell time limits from terminal states, and the value estimate needs "
+            "that. Leave it False; our buffer grows as it fills, so `buffer_size` costs no memory by itself."
+        )
+
+
+def buffer_class(replay_buffer_class: type) -> None:
+    """:raises ValueError: a buffer without the BC columns"""
+    if not issubclass(replay_buffer_class, _BCColumns):
+        raise ValueError(
+            f"`replay_buffer_class`={replay_buffer_class.__name__} does not store the BC policy's actions. Leave it out, "
+            "use HerReplayBuffer, or derive yours from sb3_q2rl.common.buffers.BCReplayBuffer or BCDictReplayBuffer."
+        )
+
+
+def no_reward_normalization(normalizer: VecNormalize | None) -> None:
+    """:raises ValueError: rewards are rescaled while learning"""
+    if normalizer is not None and normalizer.norm_reward:
+        raise ValueError(
+            "VecNormalize(norm_reward=True) changes the scale of the rewards while learning, but values that were "
+            "estimated once must stay comparable. Use VecNormalize(env, norm_reward=False); in rl-zoo3: "
+            "normalize: \"{'norm_obs': True, 'norm_reward': False}\"."
+        )
+
+
+def bc_policy_fits(bc: BCPolicy, policy: BasePolicy, device: th.device) -> None:
+    """
+    Ask the BC policy about two sample observations.
+
+    :raises ValueError: it cannot read them, or answers with another action shape, or with NaN
+    """
+    space = policy.observation_space
+    samples = [space.sample() for _ in range(2)]
+    batch: Any = np.stack(samples) if not isinstance(space, spaces.Dict) else {
+        key: np.stack([sample[key] for sample in samples]) for key in space.spaces
+    }
+    obs, _ = policy.obs_to_tensor(batch)
+    try:
+        with th.no_grad():
+            step = bc.step(obs, None, np.ones(2, dtype=bool), deterministic=True)
+    except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"`bc_policy` cannot act on this environment's observations ({space}): {error}") from error
+    expected = (2, get_action_dim(policy.action_space))
+    if tuple(step.actions.shape) != expected:
+        raise ValueError(
+            f"`bc_policy` gives actions of shape {tuple(step.actions.shape)[1:]}, but the environment's action space "
+            f"{policy.action_space} wants {expected[1:]}. Is it the policy of another robot or task?"
+        )
+    bc_step_is_sound(step)
+
+
+def bc_step_is_sound(step: BCStep) -> None:
+    """:raises ValueError: NaN, or actions out of [-1, 1]"""
+    largest = step.actions.abs().max().item()
+    if not largest <= 1 + 1e-5:  # also catches NaN
+        raise ValueError(
+            f"`bc_policy` gave an action of {'NaN' if np.isnan(largest) else f'magnitude {largest:.3g}'}; expected finite "
+            "numbers in [-1, 1]. Check the checkpoint's weights and the scale of its actions and observations."
+        )
+    for name, values in (("log-probability", step.log_prob), ("entropy", step.entropy)):
+        if values is not None and not bool(th.isfinite(values).all()):
+            raise ValueError(
+                f"`bc_policy` gave a {name} that is not finite. Are its standard deviations floored, its weights finite?"
+            )
+
+
+def rewards_are_finite(rewards: np.ndarray, infos: list[dict[str, Any]]) -> None:
+    """:raises ValueError: NaN or infinite reward"""
+    if not np.isfinite(rewards).all():
+        i = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise ValueError(
+            f"Environment {i} gave the reward {rewards[i]}; expected a finite number. One such reward would spoil every "
+            f"value. Mend the environment's reward (its info had the keys {sorted(infos[i])})."
+        )
+
+
+def demonstrations_fit(demonstrations: Demonstrations, observation_space: Any, action_space: spaces.Box) -> None:
+    """:raises ValueError: another observation or action shape than the environment's"""
+
+    def shapes(observations: Any) -> Any:
+        if isinstance(observations, dict):
+            return {key: value.shape[1:] for key, value in sorted(observations.items())}
+        return observations.shape[1:]
+
+    if isinstance(observation_space, spaces.Dict):
+        expected: Any = {key: space.shape for key, space in sorted(observation_space.spaces.items())}
+    else:
+        expected = observation_space.shape
+    came = shapes(demonstrations.observations)
+    if came != expected:
+        raise ValueError(f"`demonstrations` have observations of shape {came}, but the environment's are {expected}.")
+    if demonstrations.action_dim != get_action_dim(action_space):
+        raise ValueError(
+            f"`demonstrations` have {demonstrations.action_dim}-dimensional actions, but the environment's action space "
+            f"is {action_space}."
+        )

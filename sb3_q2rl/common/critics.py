@@ -1,0 +1,142 @@
+"""An ensemble of MLPs as one network: every layer is one batched matrix product over all members."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch as th
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+
+class EnsembleLinear(nn.Module):
+    """
+    ``n_members`` independent linear layers, each initialised as ``nn.Linear`` does.
+
+    :param n_members: Number of layers side by side
+    :param in_features: Input size
+    :param out_features: Output size
+    """
+
+    def __init__(self, n_members: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(th.empty(n_members, in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(th.empty(n_members, 1, out_features).uniform_(-bound, bound))
+
+    def forward(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """(n, batch, in) -> (n, batch, out); ``members`` picks which layers x's first axis belongs to."""
+        if members is None:
+            return th.baddbmm(self.bias, x, self.weight)
+        return th.baddbmm(self.bias[members], x, self.weight[members])
+
+
+class EnsembleLayerNorm(nn.Module):
+    """Layer normalisation with a scale and a shift of its own for each member."""
+
+    def __init__(self, n_members: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(th.ones(n_members, 1, features))
+        self.bias = nn.Parameter(th.zeros(n_members, 1, features))
+
+    def forward(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        weight, bias = (self.weight, self.bias) if members is None else (self.weight[members], self.bias[members])
+        return th.addcmul(bias, F.layer_norm(x, x.shape[-1:]), weight)
+
+
+class EnsembleMLP(nn.Module):
+    """
+    ``n_members`` MLPs with one output each.
+
+    :param n_members: Ensemble size
+    :param input_dim: Size of the input vector
+    :param net_arch: Hidden layer sizes
+    :param activation_fn: Activation after every hidden layer
+    :param layer_norm: Normalise before every activation. It bounds extrapolation (RLPD, https://arxiv.org/abs/2302.02948)
+    """
+
+    def __init__(
+        self,
+        n_members: int,
+        input_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+        layer_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_members = n_members
+        sizes = [input_dim, *net_arch]
+        self.hidden = nn.ModuleList(EnsembleLinear(n_members, i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.norms = nn.ModuleList(EnsembleLayerNorm(n_members, o) for o in net_arch) if layer_norm else None
+        self.activation = activation_fn()
+        self.output = EnsembleLinear(n_members, sizes[-1], 1)
+
+    def forward(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param x: (batch, input_dim), the same input for every member
+        :param members: Indices of the members to evaluate; all of them by default
+        :return: (n_members or len(members), batch)
+        """
+        n_members = self.n_members if members is None else len(members)
+        x = x.expand(n_members, *x.shape)
+        for i, layer in enumerate(self.hidden):
+            x = layer(x, members)
+            if self.norms is not None:
+                x = self.norms[i](x, members)
+            x = self.activation(x)
+        return self.output(x, members).squeeze(-1)
+
+
+class EnsembleCritic(BaseModel):
+    """
+    Q-functions Q_i(s, a) that share the input and nothing else.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param net_arch: Hidden layer sizes of each critic
+    :param features_extractor: Turns observations into vectors
+    :param features_dim: Size of those vectors
+    :param activation_fn: Activation function
+    :param normalize_images: Divide uint8 images by 255
+    :param n_critics: Ensemble size
+    :param layer_norm: Normalise before every activation
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        n_critics: int = 10,
+        layer_norm: bool = True,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        self.n_critics = n_critics
+        self.q_networks = EnsembleMLP(
+            n_critics, features_dim + get_action_dim(action_space), net_arch, activation_fn, layer_norm
+        )
+
+    def forward(self, obs: PyTorchObs, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param obs: (batch, *obs_shape), or a dict of those
+        :param actions: (batch, action_dim) in [-1, 1]
+        :param members: Indices of the critics to evaluate; all of them by default
+        :return: (n_critics or len(members), batch)
+        """
+        features = self.extract_features(obs, self.features_extractor)
+        return self.q_networks(th.cat([features, actions], dim=1), members)

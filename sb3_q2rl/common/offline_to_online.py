@@ -1,0 +1,401 @@
+"""The one gradient-step loop of this package. An algorithm overrides the hooks that its paper changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_q2rl.bc.policy import BCPolicy, BCStep
+from sb3_q2rl.bc.record import BCRecord, describe, fingerprint, open_bc_policy, rebuild
+from sb3_q2rl.common import checks
+from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer, BCSamples
+from sb3_q2rl.common.critics import EnsembleCritic
+from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
+from sb3_q2rl.common.returns import TruncationTail
+from sb3_q2rl.data import Demonstrations
+
+# Who is asked for an action: the model (through its gate, if it has one), its actor alone, or the BC policy alone
+Who = Literal["model", "rl", "bc"]
+
+
+class Decision(NamedTuple):
+    """
+    What happens in n environments at one step.
+
+    :param actions: (n, action_dim) to execute, in [-1, 1]
+    :param bc: what the BC policy proposed, where there is one
+    :param rl: (n, action_dim) what the actor proposed, where both were asked
+    :param rl_acts: (n,) bool, the RL action is the executed one
+    :param q_rl: (n,) the values that were compared, where they were
+    :param q_bc: (n,)
+    """
+
+    actions: th.Tensor
+    bc: BCStep | None = None
+    rl: th.Tensor | None = None
+    rl_acts: th.Tensor | None = None
+    q_rl: th.Tensor | None = None
+    q_bc: th.Tensor | None = None
+
+    def by(self, who: Who) -> th.Tensor:
+        """The action of one of them; of the actor before it has learnt anything: the BC policy's."""
+        if who == "bc" and self.bc is not None:
+            return self.bc.actions
+        return self.rl if who == "rl" and self.rl is not None else self.actions
+
+
+class OfflineToOnlineSAC(SAC):
+    """
+    SAC with an ensemble of critics, prior knowledge (a BC policy, demonstrations, or both) and an update loop whose
+    parts can be replaced one by one: ``_act``, ``_sample_batch``, ``_next_actions``, ``_critic_loss``, ``_actor_loss``.
+
+    One call of ``train`` makes ``gradient_steps`` critic steps. Every ``policy_delay`` of them share one batch, cut in as
+    many minibatches, and are followed by one actor step on the whole batch (REDQ and Q2RL's update-to-data ratio).
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a class. May be left out: the observation
+        space decides, and the first argument is then the environment
+    :param env: The environment, or its registered id
+    :param bc_policy: A :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped policy
+    :param demonstrations: Demonstrations, the path of a file of them, or the name of a shipped data set
+    :param actor_learning_rate: The actor's, where it differs from ``learning_rate``
+    :param policy_delay: Critic steps for each actor step
+    :param n_target_critics: The TD target is the minimum over so many randomly drawn target critics (REDQ)
+    :param truncation_tail: What Monte-Carlo returns assume after a time limit, see :func:`monte_carlo_returns`
+    :param sac_kwargs: As in SAC
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": EnsembleSACPolicy,
+        "CnnPolicy": EnsembleSACCnnPolicy,
+        "MultiInputPolicy": EnsembleSACMultiInputPolicy,
+    }
+    critic: EnsembleCritic  # type: ignore[assignment]
+    critic_target: EnsembleCritic  # type: ignore[assignment]
+    replay_buffer: BCReplayBuffer | BCDictReplayBuffer | BCHerReplayBuffer  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy] | GymEnv | None,
+        env: GymEnv | str | None = None,
+        *,
+        bc_policy: BCPolicy | str | Path | None = None,
+        demonstrations: Demonstrations | str | Path | None = None,
+        actor_learning_rate: float | Schedule | None = None,
+        policy_delay: int = 1,
+        n_target_critics: int = 2,
+        truncation_tail: TruncationTail = "repeat_last",
+        _init_setup_model: bool = True,
+        **sac_kwargs: Any,
+    ) -> None:
+        policy, env = self._sort_out(policy, env, sac_kwargs.get("verbose", 0))
+        super().__init__(policy, env, _init_setup_model=False, **sac_kwargs)  # type: ignore[arg-type]
+        self.bc_policy = bc_policy
+        self.demonstrations = demonstrations
+        self.actor_learning_rate = actor_learning_rate
+        self.policy_delay = policy_delay
+        self.n_target_critics = n_target_critics
+        self.truncation_tail = truncation_tail
+        self._bc: BCPolicy | None = None
+        self._bc_record: BCRecord | None = None
+        self._bc_state: Any = None
+        self._decision: Decision | None = None
+        self._sums: dict[str, list[Any]] = {}
+        if _init_setup_model:
+            self._setup_model()
+
+    @classmethod
+    def _sort_out(
+        cls, policy: str | type[BasePolicy] | GymEnv | None, env: GymEnv | str | None, verbose: int
+    ) -> tuple[str | type[BasePolicy], GymEnv | None]:
+        """``Algorithm(env)`` and ``Algorithm("MlpPolicy", env)`` both work: find out which was meant."""
+        if env is None and not isinstance(policy, type) and policy not in cls.policy_aliases:
+            policy, env = None, policy  # type: ignore[assignment]
+        env = maybe_make_env(env, verbose)  # type: ignore[arg-type]
+        if policy is None:
+            checks.has_env(env, cls.__name__)
+            space = env.observation_space  # type: ignore[union-attr]
+            image = is_image_space(space) if isinstance(space, spaces.Box) else False
+            policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy" if image else "MlpPolicy"
+        return policy, env  # type: ignore[return-value]
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        checks.update_schedule(self)
+        self._choose_replay_buffer()
+        # Loading puts the saved statistics here; an environment that was given goes first
+        if self.env is not None:
+            self._vec_normalize_env = unwrap_vec_normalize(self.env)
+        checks.no_reward_normalization(self._vec_normalize_env)
+        super()._setup_model()
+        actor_lr = self.actor_learning_rate
+        self._actor_lr_schedule = self.lr_schedule if actor_lr is None else FloatSchedule(actor_lr)
+        self._setup_bc_policy()
+        if self.demonstrations is not None:
+            if isinstance(self.demonstrations, str | Path):
+                self.demonstrations = Demonstrations.load(self.demonstrations)
+            checks.demonstrations_fit(self.demonstrations, self.observation_space, self.action_space)
+
+    def _choose_replay_buffer(self) -> None:
+        checks.buffer_options(self)
+        if self.replay_buffer_class is None:
+            is_dict = isinstance(self.observation_space, spaces.Dict)
+            self.replay_buffer_class = BCDictReplayBuffer if is_dict else BCReplayBuffer
+        elif self.replay_buffer_class is HerReplayBuffer:
+            self.replay_buffer_class = BCHerReplayBuffer
+        checks.buffer_class(self.replay_buffer_class)
+        self.replay_buffer_kwargs = {
+            **self.replay_buffer_kwargs,
+            "gamma": self.gamma,
+            "truncation_tail": self.truncation_tail,
+        }
+
+    def _setup_bc_policy(self) -> None:
+        if self.bc_policy is not None:
+            self._bc = open_bc_policy(self.bc_policy, self.device)
+        elif self._bc_record is not None:
+            self._bc = rebuild(self._bc_record, self.device)
+        if self._bc is None:
+            return
+        if self._bc.is_recurrent and issubclass(self.replay_buffer_class, HerReplayBuffer):  # type: ignore[arg-type]
+            raise ValueError(
+                "`bc_policy` is recurrent and `replay_buffer_class` relabels goals in hindsight: what a recurrent policy "
+                "would have done under another goal cannot be computed. Use a memoryless BC policy, or no HER."
+            )
+        checks.bc_policy_fits(self._bc, self.policy, self.device)
+        known = self._bc_record
+        self._bc_record = describe(self._bc, self.bc_policy if known is None else self.bc_policy or known["source"])
+        if known is not None and known["fingerprint"] != fingerprint(self._bc):
+            self._on_new_bc_policy()
+
+    def _on_new_bc_policy(self) -> None:
+        """A saved model was given another BC policy than it was trained with."""
+
+    # ------------------------------------------------------------------ acting
+
+    def _act(self, obs: Any, raw_obs: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool) -> Decision:
+        """
+        Who acts, while collecting and in ``predict()``.
+
+        :param obs: (n, *obs_shape) tensors as the networks see them
+        :param raw_obs: The same before ``VecNormalize``, as the BC policy knows them
+        :param bc_state: Recurrent state of the BC policy
+        :param episode_start: (n,) bool, rows whose recurrent state must be reset
+        :param deterministic: Evaluation: no exploration
+        """
+        return Decision(self.actor(obs, deterministic))
+
+    def _decide(
+        self, observation: Any, raw_observation: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool
+    ) -> Decision:
+        self.policy.set_training_mode(False)
+        obs, _ = self.policy.obs_to_tensor(observation)
+        raw_obs = obs if raw_observation is observation else self.policy.obs_to_tensor(raw_observation)[0]
+        with th.no_grad():
+            decision = self._act(obs, raw_obs, bc_state, episode_start, deterministic)
+        if decision.bc is not None:
+            checks.bc_step_is_sound(decision.bc)
+        return decision
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
+        self._decision = self._decide(
+            self._last_obs, raw, self._bc_state, self._last_episode_starts, deterministic=False  # type: ignore[arg-type]
+        )
+        scaled = self._decision.actions.cpu().numpy()
+        return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        who: Who = "model",
+    ) -> tuple[np.ndarray, Any]:
+        """
+        As in SB3. Whoever acts while learning acts here too, without exploration if ``deterministic``.
+
+        :param observation: One observation, or a batch of them
+        :param state: Recurrent state of the BC policy, as the last call returned it
+        :param episode_start: (n,) bool; resets the recurrent state of those rows
+        :param deterministic: No exploration
+        :param who: ``"model"``, or to compare: ``"rl"`` the actor alone, ``"bc"`` the BC policy alone
+        :return: the actions in the environment's own scale, and the next state
+        """
+        _, is_vectorized = self.policy.obs_to_tensor(observation)
+        normalizer = self._vec_normalize_env
+        raw = observation if normalizer is None else normalizer.unnormalize_obs(observation)
+        if episode_start is None:
+            n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+            episode_start = np.full(n if is_vectorized else 1, state is None)
+        decision = self._decide(observation, raw, state, episode_start, deterministic)
+        actions = decision.by(who).cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+        actions = self.policy.unscale_action(actions)
+        next_state = None if decision.bc is None else decision.bc.state
+        return (actions if is_vectorized else actions[0]), next_state
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: Any,
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        checks.rewards_are_finite(reward, infos)
+        assert self._decision is not None
+        bc = self._decision.bc
+        if bc is not None:
+            zeros = np.zeros(len(dones))  # no density: log pi + H counts nothing
+            actions = bc.actions.cpu().numpy()
+            log_prob = zeros if bc.log_prob is None else bc.log_prob.cpu().numpy()
+            entropy = zeros if bc.entropy is None else bc.entropy.cpu().numpy()
+            rl_acts = self._decision.rl_acts
+            bc_acts = np.zeros(len(dones), bool) if rl_acts is None else ~rl_acts.cpu().numpy()
+            for i, info in enumerate(infos):
+                info["bc_step"] = (actions[i], log_prob[i], entropy[i], bc_acts[i])
+            self._bc_state = bc.state
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        # SB3 leaves this to the on-policy algorithms; the BC policy's recurrent state needs it
+        self._last_episode_starts = dones
+
+    def _setup_learn(
+        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *args: Any, **kwargs: Any
+    ) -> Any:
+        if reset_num_timesteps or self._last_obs is None:  # SB3 is about to reset the environments
+            self.replay_buffer.forget_open_episodes()
+            self._bc_state = None
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    # ------------------------------------------------------------------ learning
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        self.policy.set_training_mode(True)
+        self._update_learning_rates()
+        for _ in range(gradient_steps // self.policy_delay):
+            batch = self._sample_batch(batch_size)
+            for minibatch in batch.split(self.policy_delay):
+                self._optimise_critic(self._critic_loss(minibatch))
+            if self.use_sde:
+                self.actor.reset_noise()
+            # The critics only pass the gradient on to the action: half the work is saved by not asking for theirs
+            self.critic.requires_grad_(False)
+            self._optimise_actor(self._actor_loss(batch))
+            self.critic.requires_grad_(True)
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _optimise_critic(self, loss: th.Tensor) -> None:
+        """One step of the critics, and a small one of their targets behind them."""
+        self.critic.optimizer.zero_grad()
+        loss.backward()
+        self.critic.optimizer.step()
+        with th.no_grad():
+            for target, online in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
+                target.lerp_(online, self.tau)
+            for target, online in zip(self.critic_target.buffers(), self.critic.buffers(), strict=True):
+                target.copy_(online)  # running statistics of batch normalisation, if any
+        self._log_mean("train/critic_loss", loss)
+
+    def _optimise_actor(self, loss: th.Tensor) -> None:
+        self.actor.optimizer.zero_grad()
+        loss.backward()
+        self.actor.optimizer.step()
+        self._log_mean("train/actor_loss", loss)
+
+    def _sample_batch(self, batch_size: int) -> BCSamples:
+        """Where a batch comes from."""
+        return self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[return-value]
+
+    def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
+        """
+        What the TD target bootstraps on: a' ~ pi(s').
+
+        :return: (batch, action_dim) actions and (batch,) log-probabilities
+        """
+        return self.actor.action_log_prob(batch.next_observations)
+
+    def _td_target(self, batch: BCSamples) -> th.Tensor:
+        """y = r + gamma (1 - d) (min over a random subset of target critics of Q(s', a') - ent_coef log pi(a'|s'))"""
+        with th.no_grad():
+            next_actions, next_log_prob = self._next_actions(batch)
+            members = th.randperm(self.critic.n_critics, device=self.device)[: self.n_target_critics]
+            next_q = self.critic_target(batch.next_observations, next_actions, members).amin(dim=0)
+            next_q = next_q - self._entropy_coef() * next_log_prob
+            return batch.rewards.squeeze(1) + (1 - batch.dones.squeeze(1)) * self.gamma * next_q
+
+    def _critic_loss(self, batch: BCSamples) -> th.Tensor:
+        """The mean squared TD error, summed over the critics."""
+        q_values = self.critic(batch.observations, batch.actions)  # (n_critics, batch)
+        self._log_mean("train/q_mean", q_values.detach().mean())
+        return (q_values - self._td_target(batch)).square().mean(dim=1).sum()
+
+    def _policy_loss(self, batch: BCSamples) -> th.Tensor:
+        """SAC's: mean(ent_coef log pi(a|s) - min_i Q_i(s, a)), a ~ pi. It leaves the distribution in the actor."""
+        actions, log_prob = self.actor.action_log_prob(batch.observations)
+        if self.ent_coef_optimizer is not None:
+            self._step_entropy_coef(log_prob)
+        q_values = self.critic(batch.observations, actions).amin(dim=0)
+        self._log_mean("train/policy_entropy", -log_prob.detach().mean())
+        return (self._entropy_coef() * log_prob - q_values).mean()
+
+    def _actor_loss(self, batch: BCSamples) -> th.Tensor:
+        return self._policy_loss(batch)
+
+    def _entropy_coef(self) -> th.Tensor:
+        if self.log_ent_coef is not None:
+            return self.log_ent_coef.detach().exp()
+        return self.ent_coef_tensor
+
+    def _step_entropy_coef(self, log_prob: th.Tensor) -> None:
+        assert self.log_ent_coef is not None
+        assert self.ent_coef_optimizer is not None
+        loss = -(self.log_ent_coef * (log_prob.detach() + self.target_entropy)).mean()
+        self.ent_coef_optimizer.zero_grad()
+        loss.backward()
+        self.ent_coef_optimizer.step()
+        self._log_mean("train/ent_coef", self._entropy_coef())
+
+    def _update_learning_rates(self) -> None:
+        optimizers = [self.critic.optimizer]
+        if self.ent_coef_optimizer is not None:
+            optimizers.append(self.ent_coef_optimizer)
+        self._update_learning_rate(optimizers)
+        update_learning_rate(self.actor.optimizer, self._actor_lr_schedule(self._current_progress_remaining))
+
+    # ------------------------------------------------------------------ logging, saving
+
+    def _log_mean(self, name: str, value: th.Tensor) -> None:
+        """Average a quantity until the next dump of the logger; reading it only then never makes a GPU wait."""
+        total = self._sums.setdefault(name, [0.0, 0])
+        total[0] = total[0] + value.detach()
+        total[1] += 1
+
+    def dump_logs(self) -> None:
+        for name, (total, count) in self._sums.items():
+            self.logger.record(name, float(total) / count)
+        self._sums.clear()
+        super().dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        ours = ["bc_policy", "demonstrations", "_bc", "_bc_state", "_decision", "_sums"]
+        # The normalisation statistics stay: without an environment, predict() still needs raw observations for the BC
+        return [name for name in super()._excluded_save_params() if name != "_vec_normalize_env"] + ours

@@ -1,0 +1,137 @@
+"""SAC's policy with a batched critic ensemble, and an actor that reads the critic's encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import Actor, SACPolicy
+from torch import nn
+
+from sb3_q2rl.common.critics import EnsembleCritic
+
+
+class DetachedActor(Actor):
+    """The actor sees features that only the critic's loss shapes (DrQ, https://arxiv.org/abs/2004.13649)."""
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        return super().extract_features(obs, features_extractor).detach()
+
+
+class EnsembleSACPolicy(SACPolicy):
+    """
+    Actor and critics of the off-policy algorithms in this package.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule
+    :param net_arch: Hidden layers, ``[256, 256]`` or ``dict(pi=[...], qf=[...])``
+    :param activation_fn: Activation function
+    :param use_sde: State dependent exploration
+    :param log_std_init: Initial log standard deviation, with ``use_sde``
+    :param use_expln: See SAC
+    :param clip_mean: See SAC
+    :param features_extractor_class: Encoder of the observations, shared by actor and critics, trained by the critics
+    :param features_extractor_kwargs: Its arguments
+    :param normalize_images: Divide uint8 images by 255
+    :param optimizer_class: Optimizer; Adam runs fused
+    :param optimizer_kwargs: Its arguments, without the learning rate
+    :param n_critics: Ensemble size
+    :param layer_norm: Layer normalisation in the critics
+    """
+
+    critic: EnsembleCritic  # type: ignore[assignment]
+    critic_target: EnsembleCritic  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        use_sde: bool = False,
+        log_std_init: float = -3,
+        use_expln: bool = False,
+        clip_mean: float = 2.0,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 10,
+        layer_norm: bool = True,
+    ) -> None:
+        self.layer_norm = layer_norm
+        if optimizer_kwargs is None and optimizer_class is th.optim.Adam:
+            optimizer_kwargs = {"fused": True}
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch,
+            activation_fn=activation_fn,
+            use_sde=use_sde,
+            log_std_init=log_std_init,
+            use_expln=use_expln,
+            clip_mean=clip_mean,
+            features_extractor_class=features_extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            n_critics=n_critics,
+            share_features_extractor=True,
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.critic = self.make_critic()
+        self.critic_target = self.make_critic()
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.critic_target.set_training_mode(False)
+        self.actor = self.make_actor(features_extractor=self.critic.features_extractor)
+        actor_parameters = [p for name, p in self.actor.named_parameters() if not name.startswith("features_extractor")]
+
+        learning_rate = lr_schedule(1)
+        self.critic.optimizer = self.optimizer_class(
+            self.critic.parameters(), lr=learning_rate, **self.optimizer_kwargs  # type: ignore[call-arg]
+        )
+        self.actor.optimizer = self.optimizer_class(
+            actor_parameters, lr=learning_rate, **self.optimizer_kwargs  # type: ignore[call-arg]
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "layer_norm": self.layer_norm}
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
+        return DetachedActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> EnsembleCritic:  # type: ignore[override]
+        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
+        del kwargs["share_features_extractor"]
+        return EnsembleCritic(**kwargs, layer_norm=self.layer_norm).to(self.device)
+
+
+class EnsembleSACCnnPolicy(EnsembleSACPolicy):
+    """For image observations."""
+
+    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN, **kwargs: Any):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class EnsembleSACMultiInputPolicy(EnsembleSACPolicy):
+    """For Dict observations."""
+
+    def __init__(
+        self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any
+    ):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)

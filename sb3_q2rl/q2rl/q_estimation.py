@@ -1,0 +1,200 @@
+"""Q-estimation: what the BC policy's own likelihoods and a few of its episodes tell about its Q-function."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_q2rl.bc.policy import BCStep
+from sb3_q2rl.common.critics import EnsembleMLP
+
+# (index arrays of the wanted transitions) -> their raw observations and Monte-Carlo returns
+Transitions = Callable[[np.ndarray], tuple[PyTorchObs, th.Tensor]]
+
+
+class ValueFit(NamedTuple):
+    """
+    How well V_BC was learnt.
+
+    :param r2: Share of the returns' variance that it explains in episodes it was not trained on; NaN without any
+    :param rmse: Root mean squared error there, in units of return
+    :param n_steps: Gradient steps until the best held-out error
+    """
+
+    r2: float
+    rmse: float
+    n_steps: int
+
+
+class QEstimate(BaseModel):
+    """
+    The BC policy's Q-function, read off its likelihoods (Q2RL, eq. Q-estimation), with pi_BC(a|s) ∝ exp(Q_BC(s,a)/alpha):
+
+        Q̂_BC(s, a) = V_BC(s) + alpha (log pi_BC(a|s) + H[pi_BC(.|s)])
+
+    V_BC is an ensemble, fitted to the returns of BC episodes until episodes that were held out tell it to stop, then
+    frozen. It reads observations as the environment gave them, so that it does not change when running statistics do.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param features_extractor: Turns observations into vectors
+    :param bc_temperature: alpha, in units of return per nat
+    :param net_arch: Hidden layers of each member
+    :param n_members: Ensemble size
+    :param normalize_images: Divide uint8 images by 255
+    """
+
+    feature_mean: th.Tensor
+    feature_std: th.Tensor
+    return_mean: th.Tensor
+    return_std: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        features_extractor: BaseFeaturesExtractor,
+        bc_temperature: float = 1.0,
+        net_arch: Sequence[int] = (256, 256),
+        n_members: int = 5,
+        normalize_images: bool = True,
+    ) -> None:
+        super().__init__(
+            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
+        )
+        self.bc_temperature = bc_temperature
+        self.is_fitted = False
+        self.members = EnsembleMLP(n_members, features_extractor.features_dim, net_arch, layer_norm=False)
+        self.register_buffer("feature_mean", th.zeros(features_extractor.features_dim))
+        self.register_buffer("feature_std", th.ones(features_extractor.features_dim))
+        self.register_buffer("return_mean", th.zeros(()))
+        self.register_buffer("return_std", th.ones(()))
+        self.requires_grad_(False)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"is_fitted": self.is_fitted}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.is_fitted = state["is_fitted"]
+
+    def _normalised_values(self, raw_obs: PyTorchObs) -> th.Tensor:
+        features = self.extract_features(raw_obs, self.features_extractor)
+        return self.members((features - self.feature_mean) / self.feature_std)
+
+    def value(self, raw_obs: PyTorchObs) -> th.Tensor:
+        """
+        V_BC(s), the ensemble's mean.
+
+        :param raw_obs: (n, *obs_shape), or a dict of those, as the environment gave them
+        :return: (n,)
+        """
+        return self._normalised_values(raw_obs).mean(dim=0) * self.return_std + self.return_mean
+
+    def advantage(self, log_prob: th.Tensor | None, entropy: th.Tensor | None) -> th.Tensor | float:
+        """alpha (log pi + H), in units of return; 0 for a policy without density, whose Q̂_BC is then V_BC."""
+        return 0.0 if log_prob is None or entropy is None else self.bc_temperature * (log_prob + entropy)
+
+    def forward(self, raw_obs: PyTorchObs, bc: BCStep) -> th.Tensor:
+        """
+        Q̂_BC(s, a_BC).
+
+        :param raw_obs: (n, *obs_shape), or a dict of those, as the environment gave them
+        :param bc: The BC policy's step in these observations
+        :return: (n,)
+        """
+        return self.value(raw_obs) + self.advantage(bc.log_prob, bc.entropy)
+
+    def fit(
+        self,
+        transitions: Transitions,
+        episode_lengths: Sequence[int],
+        batch_size: int = 256,
+        max_steps: int = 10_000,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-3,
+        held_out_fraction: float = 0.2,
+        patience: int = 10,
+        check_every: int = 100,
+    ) -> ValueFit:
+        """
+        Regress V_BC on Monte-Carlo returns, and freeze it where the error on held-out episodes was least.
+
+        :param transitions: Looks up observations and returns of the transitions 0 .. sum(episode_lengths) - 1
+        :param episode_lengths: Whole episodes are held out: the steps of one are too alike to judge each other
+        :param batch_size: Transitions a gradient step
+        :param max_steps: Gradient steps at most
+        :param learning_rate: Adam's
+        :param weight_decay: AdamW's
+        :param held_out_fraction: Share of the episodes to judge on
+        :param patience: Checks without improvement before stopping
+        :param check_every: Gradient steps between two checks
+        :return: The error on the held-out episodes
+        """
+        train, held_out = _split_episodes(episode_lengths, held_out_fraction)
+        self._set_scales(transitions, train)
+        self.requires_grad_(True)
+        self.set_training_mode(True)
+        optimizer = th.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        best, best_error, best_step = copy.deepcopy(self.state_dict()), float("inf"), 0
+        for step in range(1, max_steps + 1):
+            obs, returns = transitions(np.random.choice(train, batch_size))
+            targets = (returns - self.return_mean) / self.return_std
+            loss = (self._normalised_values(obs) - targets).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if len(held_out) > 0 and step % check_every == 0:
+                error, _ = self._errors(transitions, held_out)
+                if error < best_error:
+                    best, best_error, best_step = copy.deepcopy(self.state_dict()), error, step
+                elif step - best_step >= patience * check_every:
+                    break
+        if len(held_out) > 0:
+            self.load_state_dict(best)
+        self.requires_grad_(False)
+        self.set_training_mode(False)
+        self.is_fitted = True
+        if len(held_out) == 0:
+            return ValueFit(float("nan"), float("nan"), max_steps)
+        error, variance = self._errors(transitions, held_out)
+        return ValueFit(r2=1 - error / max(variance, 1e-8), rmse=error**0.5, n_steps=best_step)
+
+    @th.no_grad()
+    def _set_scales(self, transitions: Transitions, train: np.ndarray) -> None:
+        obs, returns = transitions(train)
+        features = self.extract_features(obs, self.features_extractor)
+        self.feature_mean.copy_(features.mean(dim=0))
+        self.feature_std.copy_(features.std(dim=0, correction=0).clamp(min=1e-3))
+        self.return_mean.copy_(returns.mean())
+        self.return_std.copy_(returns.std(correction=0).clamp(min=1e-3))
+
+    @th.no_grad()
+    def _errors(self, transitions: Transitions, indices: np.ndarray, chunk: int = 4096) -> tuple[float, float]:
+        """:return: mean squared error of ``value``, and the variance of the returns themselves"""
+        predictions, targets = [], []
+        for start in range(0, len(indices), chunk):
+            obs, returns = transitions(indices[start : start + chunk])
+            predictions.append(self.value(obs))
+            targets.append(returns)
+        prediction, target = th.cat(predictions), th.cat(targets)
+        return float((prediction - target).square().mean()), float(target.var(correction=0))
+
+
+def _split_episodes(episode_lengths: Sequence[int], held_out_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """:return: indices of the transitions to train on, and of those held out (none of a single episode)"""
+    starts = np.cumsum([0, *episode_lengths])
+    n_held_out = min(max(1, round(held_out_fraction * len(episode_lengths))), len(episode_lengths) - 1)
+    order = np.random.permutation(len(episode_lengths))
+
+    def transitions_of(episodes: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.arange(starts[k], starts[k + 1]) for k in episodes] or [np.empty(0, dtype=int)])
+
+    return transitions_of(order[n_held_out:]), transitions_of(order[:n_held_out])

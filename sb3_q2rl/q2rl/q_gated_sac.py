@@ -1,0 +1,346 @@
+"""QGatedSAC: the whole of Q2RL. Estimate the BC policy's Q-function, start from it, then let the higher value act."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+
+from sb3_q2rl.bc.policy import BCPolicy, BCStep
+from sb3_q2rl.common.buffers import BCSamples
+from sb3_q2rl.common.offline_to_online import Decision, OfflineToOnlineSAC
+from sb3_q2rl.common.returns import TruncationTail
+from sb3_q2rl.data import Demonstrations
+from sb3_q2rl.q2rl.gating import max_gate
+from sb3_q2rl.q2rl.policies import GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
+
+SelfQGatedSAC = TypeVar("SelfQGatedSAC", bound="QGatedSAC")
+
+# tanh(x) = 1 has no finite x: BC actions are pulled this far inside before the actor's likelihood of them is taken
+MAX_ACTION = 0.99
+
+
+class QGatedSAC(OfflineToOnlineSAC):
+    """
+    Q2RL: Q-estimation and Q-gating from a behaviour-cloned policy for reinforcement learning (RSS 2026,
+    https://arxiv.org/abs/2605.05172).
+
+    1. The BC policy plays ``n_bc_episodes`` whole episodes; they count as environment steps.
+    2. V_BC is fitted to their returns, which gives Q̂_BC = V_BC + alpha (log pi_BC + H) (*Q-estimation*). The critics and
+       the actor start from the same episodes (*Q-initialisation*).
+    3. From then on, at every step, the action with the higher value is executed (*Q-gating*), and SAC learns from it.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
+        space decides, and the first argument is then the environment
+    :param env: The environment, or its registered id
+    :param bc_policy: A :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped policy
+    :param n_bc_episodes: Episodes of the BC policy to estimate its Q-function from
+    :param bc_temperature: alpha: units of return per nat of log-likelihood
+    :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s))
+    :param q_init_steps: Gradient steps of Q-initialisation
+    :param bc_deterministic: The BC policy acts at its mode, else by a sample
+    :param rl_deterministic: The RL action is the actor's mode while learning, else a sample
+    :param keep_bc_episodes: Learn online from the estimation episodes, too
+    :param demonstrations: Put once in the replay buffer (the paper's "with data"): Demonstrations, a file, or a name
+    :param learning_rate: Of the critics, and of the actor unless it has its own
+    :param actor_learning_rate: Of the actor
+    :param buffer_size: Transitions to keep; memory is taken as they come
+    :param batch_size: Transitions of one update
+    :param tau: Target critics' update coefficient
+    :param gamma: Discount factor
+    :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
+    :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
+    :param policy_delay: Critic steps for each actor step; the batch is split among them
+    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics
+    :param truncation_tail: What a return assumes after a time limit: ``"repeat_last"`` reward for ever, or ``"zero"``
+    :param ent_coef: Entropy coefficient. The paper has none; ``"auto"`` is SAC's
+    :param action_noise: Added to the RL action while learning
+    :param replay_buffer_class: ``HerReplayBuffer``, or a class derived from ours
+    :param replay_buffer_kwargs: Its arguments
+    :param target_entropy: See SAC
+    :param use_sde: See SAC
+    :param sde_sample_freq: See SAC
+    :param stats_window_size: Episodes that the logged means are taken over
+    :param tensorboard_log: Where to log
+    :param policy_kwargs: ``n_critics``, ``net_arch``, ``layer_norm``, ..., see :class:`GatedSACPolicy`
+    :param verbose: 0 nothing, 1 info, 2 debug
+    :param seed: Of all random generators
+    :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: Build the networks at once
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": GatedSACPolicy,
+        "CnnPolicy": GatedSACCnnPolicy,
+        "MultiInputPolicy": GatedSACMultiInputPolicy,
+    }
+    policy: GatedSACPolicy
+
+    def __init__(
+        self,
+        policy: str | type[GatedSACPolicy] | GymEnv | None,
+        env: GymEnv | str | None = None,
+        bc_policy: BCPolicy | str | Path | None = None,
+        n_bc_episodes: int = 50,
+        bc_temperature: float = 1.0,
+        bc_loss_weight: float = 0.3,
+        q_init_steps: int = 5_000,
+        bc_deterministic: bool = True,
+        rl_deterministic: bool = False,
+        keep_bc_episodes: bool = True,
+        demonstrations: Demonstrations | str | Path | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        actor_learning_rate: float | Schedule | None = None,
+        buffer_size: int = 1_000_000,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        policy_delay: int = 1,
+        n_target_critics: int = 2,
+        truncation_tail: TruncationTail = "repeat_last",
+        ent_coef: str | float = 0.0,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            bc_policy=bc_policy,
+            demonstrations=demonstrations,
+            actor_learning_rate=actor_learning_rate,
+            policy_delay=policy_delay,
+            n_target_critics=n_target_critics,
+            truncation_tail=truncation_tail,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=0,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            ent_coef=ent_coef,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            target_entropy=target_entropy,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs={**(policy_kwargs or {}), "bc_temperature": bc_temperature},
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.n_bc_episodes = n_bc_episodes
+        self.bc_temperature = bc_temperature
+        self.bc_loss_weight = bc_loss_weight
+        self.q_init_steps = q_init_steps
+        self.bc_deterministic = bc_deterministic
+        self.rl_deterministic = rl_deterministic
+        self.keep_bc_episodes = keep_bc_episodes
+        self._bc_is_new = False
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self._bc is None:
+            raise ValueError("`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy.")
+        if self.n_bc_episodes < 1:
+            raise ValueError(f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs at least one episode.")
+        if not 0 <= self.bc_loss_weight <= 1:
+            raise ValueError(f"`bc_loss_weight` is {self.bc_loss_weight}; it weighs two losses, so it lies in [0, 1].")
+
+    def _on_new_bc_policy(self) -> None:
+        self._bc_is_new = True
+        warnings.warn(
+            "This model was trained with another BC policy: its estimate Q̂_BC will be made again from "
+            f"{self.n_bc_episodes} episodes of the new one.",
+            stacklevel=2,
+        )
+
+    # ------------------------------------------------------------------ Q-gating
+
+    def _act(self, obs: Any, raw_obs: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool) -> Decision:
+        assert self._bc is not None
+        bc = self._bc.step(raw_obs, bc_state, episode_start, deterministic or self.bc_deterministic)
+        if not self.policy.q_estimate.is_fitted:
+            return Decision(bc.actions, bc, rl_acts=th.zeros(len(bc.actions), dtype=th.bool))
+        rl_actions = self._rl_actions(obs, deterministic)
+        q_rl = self.critic(obs, rl_actions).amin(dim=0)
+        q_bc = self.policy.q_estimate(raw_obs, bc)
+        rl_acts = max_gate(q_rl, q_bc)
+        actions = th.where(rl_acts.unsqueeze(1), rl_actions, bc.actions)
+        return Decision(actions, bc, rl_actions, rl_acts, q_rl, q_bc)
+
+    def _rl_actions(self, obs: Any, deterministic: bool) -> th.Tensor:
+        actions = self.actor(obs, deterministic or self.rl_deterministic)
+        if self.action_noise is not None and not deterministic:
+            noise = th.as_tensor(self.action_noise(), dtype=actions.dtype, device=actions.device)
+            actions = (actions + noise).clamp(-1, 1)
+        return actions
+
+    def _on_step(self) -> None:
+        super()._on_step()
+        decision = self._decision
+        assert decision is not None
+        assert decision.rl_acts is not None
+        self._log_mean("rollout/rl_action_fraction", decision.rl_acts.float().mean())
+        if decision.q_rl is not None and decision.q_bc is not None:
+            self._log_mean("rollout/q_rl", decision.q_rl.mean())
+            self._log_mean("rollout/q_bc", decision.q_bc.mean())
+            self._log_mean("rollout/q_gap", (decision.q_rl - decision.q_bc).mean())
+
+    # ------------------------------------------------------------------ Q-estimation and Q-initialisation
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        if not self.policy.q_estimate.is_fitted:
+            if self.replay_buffer.n_bc_episodes < self.n_bc_episodes:
+                return
+            self._estimate(self.replay_buffer.bc_episodes())
+        super().train(gradient_steps, batch_size)
+
+    def _estimate(self, episodes: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        """
+        The end of phase 1: fit Q̂_BC and start both networks from the BC policy's episodes.
+
+        :param episodes: (rows, env_indices) of each in the replay buffer
+        """
+        start = time.time()
+        rows, columns = (np.concatenate(parts) for parts in zip(*episodes, strict=True))
+
+        def raw_transitions(indices: np.ndarray) -> tuple[Any, th.Tensor]:
+            samples = self.replay_buffer.gather(rows[indices], columns[indices])
+            return samples.observations, samples.mc_returns  # type: ignore[return-value]
+
+        fit = self.policy.q_estimate.fit(raw_transitions, [len(episode_rows) for episode_rows, _ in episodes])
+        self._initialise(rows, columns)
+        if not self.keep_bc_episodes:
+            self.replay_buffer.reset()
+        if isinstance(self.demonstrations, Demonstrations):
+            self.replay_buffer.add_demonstrations(self.demonstrations)
+
+        seconds = time.time() - start
+        self.logger.record("q_estimation/v_r2", fit.r2)
+        self.logger.record("q_estimation/v_rmse", fit.rmse)
+        self.logger.record("q_estimation/v_steps", fit.n_steps)
+        self.logger.record("q_estimation/seconds", seconds)
+        if self.verbose > 0:
+            print(
+                f"Q-estimation: {len(episodes)} BC episodes, {len(rows)} steps; V_BC explains {fit.r2:.0%} of the held-out "
+                f"returns (error {fit.rmse:.3g}). {self.q_init_steps} steps of Q-initialisation, {seconds:.0f} s in all. "
+                f"The gate opens at step {self.num_timesteps}."
+            )
+
+    def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        """
+        Q-initialisation on the BC episodes: Q_i(s, a) towards G + alpha (log pi_BC(a|s) + H), so that both sides of the
+        gate start on one scale, and the actor towards the BC actions.
+        """
+        self.policy.set_training_mode(True)
+        for _ in range(self.q_init_steps):
+            drawn = np.random.randint(len(rows), size=self.batch_size)
+            batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
+            targets = batch.mc_returns + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
+            q_values = self.critic(batch.observations, batch.actions)
+            self._optimise_critic((q_values - targets).square().mean(dim=1).sum())
+            self.actor.action_log_prob(batch.observations)
+            self._optimise_actor(self._bc_loss(batch))
+
+    # ------------------------------------------------------------------ learning
+
+    def _bc_loss(self, batch: BCSamples) -> th.Tensor:
+        """mean(-log pi_RL(a_BC|s)), with the distribution that the actor computed last."""
+        assert batch.bc_actions is not None
+        return -self.actor.action_dist.log_prob(batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)).mean()
+
+    def _actor_loss(self, batch: BCSamples) -> th.Tensor:
+        """(1 - w) mean(-min_i Q_i(s, a)) + w mean(-log pi_RL(a_BC|s)), with a ~ pi_RL(s)"""
+        policy_loss = self._policy_loss(batch)
+        bc_loss = self._bc_loss(batch)
+        self._log_mean("train/bc_loss", bc_loss)
+        return (1 - self.bc_loss_weight) * policy_loss + self.bc_loss_weight * bc_loss
+
+    def _sample_batch(self, batch_size: int) -> BCSamples:
+        batch = super()._sample_batch(batch_size)
+        if batch.bc_actions is not None:
+            return batch
+        # Hindsight goals: ask the (memoryless) BC policy what it would do about them
+        assert self._bc is not None
+        obs = batch.observations
+        if self._vec_normalize_env is not None:
+            arrays = {key: value.cpu().numpy() for key, value in obs.items()}
+            raw = self._vec_normalize_env.unnormalize_obs(arrays)
+            obs = {key: th.as_tensor(value, device=self.device) for key, value in raw.items()}
+        step: BCStep = self._bc.step(obs, None, np.ones(batch_size, dtype=bool), deterministic=True)
+        return batch._replace(bc_actions=step.actions)
+
+    def learn(
+        self: SelfQGatedSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "QGatedSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfQGatedSAC:
+        """
+        As in SB3. The estimation episodes are part of ``total_timesteps``.
+
+        :raises RuntimeError: not one BC episode ended, so nothing could be estimated
+        """
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        if not self.policy.q_estimate.is_fitted:
+            n_finished = self.replay_buffer.n_bc_episodes
+            advice = "Raise `total_timesteps`, or lower `n_bc_episodes`."
+            if n_finished == 0:
+                raise RuntimeError(
+                    f"Not one episode of the BC policy ended within {self.num_timesteps} steps, so its Q-function could "
+                    f"not be estimated. {advice} An environment without a time limit needs one (gymnasium's TimeLimit)."
+                )
+            warnings.warn(
+                f"learn() ended in the estimation phase: {n_finished} of {self.n_bc_episodes} BC episodes finished. The "
+                f"model acts as the BC policy so far. {advice} learn(..., reset_num_timesteps=False) goes on from here.",
+                stacklevel=2,
+            )
+        return self
+
+    @classmethod
+    def load(cls: type[SelfQGatedSAC], *args: Any, **kwargs: Any) -> SelfQGatedSAC:  # type: ignore[override]
+        """
+        As in SB3. ``bc_policy=...`` replaces the BC policy; if its weights differ from those the model was trained with,
+        Q̂_BC is estimated again.
+        """
+        model = super().load(*args, **kwargs)
+        if model._bc_is_new:
+            model.policy.q_estimate.is_fitted = False
+        return model
+
+    def load_replay_buffer(self, *args: Any, **kwargs: Any) -> None:
+        super().load_replay_buffer(*args, **kwargs)
+        if self._bc_is_new:
+            self.replay_buffer.forget_bc_policy()
