@@ -1,4 +1,4 @@
-"""``python -m sb3_q2rl.zoo.enjoy``: rl_zoo3's enjoy command with our algorithms, whether the start-up hook is on or off."""
+"""``python -m sb3_q2rl.zoo.enjoy``: rl_zoo3's enjoy with our algorithms, whether the start-up hook is on or off."""
 
 from rl_zoo3.enjoy import enjoy
 

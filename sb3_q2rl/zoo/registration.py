@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-import sb3_q2rl.envs  # noqa: F401  (registers the environment ids)
+import sb3_q2rl.envs  # registers the environment ids
 import sb3_q2rl.zoo_configs
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.zoo import search_spaces
@@ -55,14 +55,16 @@ def register() -> None:
 
     if ALGORITHMS.keys() <= utils.ALGOS.keys():
         return
+    converters: dict[str, Any] = hyperparams_opt.HYPERPARAMS_CONVERTER
     for name, row in ALGORITHMS.items():
         # rl_zoo3's modules share these dicts, so changing them in place reaches train, enjoy and the optimiser
         utils.ALGOS[name] = row.algorithm
         hyperparams_opt.HYPERPARAMS_SAMPLER[name] = row.sample
-        hyperparams_opt.HYPERPARAMS_CONVERTER[name] = row.convert
+        converters[name] = row.convert
 
     # The default file is looked for inside rl_zoo3's own package; there is no table to add ours to.
-    original = exp_manager.ExperimentManager.__init__
+    manager: Any = exp_manager.ExperimentManager
+    original = manager.__init__
 
     @functools.wraps(original)
     def init_with_our_configs(self: Any, args: Any, algo: str, *rest: Any, **kwargs: Any) -> None:
@@ -70,4 +72,4 @@ def register() -> None:
             kwargs["config"] = config_path(algo, kwargs.get("config"))
         original(self, args, algo, *rest, **kwargs)
 
-    exp_manager.ExperimentManager.__init__ = init_with_our_configs
+    manager.__init__ = init_with_our_configs

@@ -33,7 +33,7 @@ def sample_qgated_sac(
             "bc_loss_weight": trial.suggest_float("bc_loss_weight", 0.05, 0.5),
             "bc_temperature": trial.suggest_float("bc_temperature", 0.1, 10.0, log=True),
             "n_bc_episodes": trial.suggest_categorical("n_bc_episodes", [25, 50, 100]),
-            "keep_bc_rollouts": trial.suggest_categorical("keep_bc_rollouts", [True, False]),
+            "keep_bc_episodes": trial.suggest_categorical("keep_bc_episodes", [True, False]),
             "rl_deterministic": trial.suggest_categorical("rl_deterministic", [True, False]),
         }
     )
@@ -48,5 +48,6 @@ def convert_qgated_sac(sampled: dict[str, Any]) -> dict[str, Any]:
     kwargs["gamma"] = 1.0 - kwargs.pop("one_minus_gamma")
     # As in the paper: the critics learn several times an environment step, the actor once
     kwargs["gradient_steps"] = kwargs["policy_delay"] = kwargs.pop("updates_per_step")
-    kwargs["policy_kwargs"] = {"net_arch": list(NET_ARCHS[kwargs.pop("net_arch")]), "n_critics": kwargs.pop("n_critics")}
+    net_arch = list(NET_ARCHS[kwargs.pop("net_arch")])
+    kwargs["policy_kwargs"] = {"net_arch": net_arch, "n_critics": kwargs.pop("n_critics")}
     return kwargs

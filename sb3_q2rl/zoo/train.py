@@ -1,4 +1,4 @@
-"""``python -m sb3_q2rl.zoo.train``: rl_zoo3's train command with our algorithms, whether the start-up hook is on or off."""
+"""``python -m sb3_q2rl.zoo.train``: rl_zoo3's train with our algorithms, whether the start-up hook is on or off."""
 
 from rl_zoo3.train import train
 

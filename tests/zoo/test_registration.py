@@ -1,0 +1,103 @@
+"""rl_zoo3's tables after registration, our configuration files, and the search spaces."""
+
+import inspect
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import yaml
+
+pytest.importorskip("rl_zoo3", reason="needs the extra `zoo`")
+optuna = pytest.importorskip("optuna")
+
+from rl_zoo3 import exp_manager, hyperparams_opt, utils
+
+from sb3_q2rl.zoo.registration import ALGORITHMS, CONFIGS, config_path, register
+
+# Keys of a configuration that rl_zoo3 itself consumes
+ZOO_KEYS = {"n_timesteps", "n_envs", "env_wrapper", "vec_env_wrapper", "callback", "normalize", "frame_stack"}
+
+
+def test_register_fills_the_tables_once() -> None:
+    register()
+    constructor = exp_manager.ExperimentManager.__init__
+    register()
+    assert exp_manager.ExperimentManager.__init__ is constructor, "wrapped twice"
+    for name, row in ALGORITHMS.items():
+        assert utils.ALGOS[name] is row.algorithm
+        assert hyperparams_opt.HYPERPARAMS_SAMPLER[name] is row.sample
+        assert hyperparams_opt.HYPERPARAMS_CONVERTER[name] is row.convert
+    assert utils.ALGOS["sac"].__name__ == "SAC", "the zoo's own algorithms stay"
+
+
+def test_stock_algorithms_keep_their_configuration() -> None:
+    register()
+    arguments: dict[str, Any] = {"args": Namespace(), "env_id": "Pendulum-v1", "log_folder": "unused"}
+    stock = exp_manager.ExperimentManager(algo="sac", **arguments).config
+    assert stock == str(Path(exp_manager.__file__).parent / "hyperparams" / "sac.yml")
+    assert exp_manager.ExperimentManager(algo="qgated_sac", **arguments).config == str(CONFIGS / "qgated_sac.yml")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (None, str(CONFIGS / "qgated_sac.yml")),
+        ("paper", str(CONFIGS / "qgated_sac_paper.yml")),
+        ("mine.yml", "mine.yml"),
+        ("my_package.configs", "my_package.configs"),
+    ],
+)
+def test_config_path(given: str | None, used: str) -> None:
+    assert config_path("qgated_sac", given) == used
+
+
+def configurations() -> list[Any]:
+    return [
+        pytest.param(path, name, id=f"{path.stem}-{name}")
+        for path in sorted(CONFIGS.glob("*.yml"))
+        for name in yaml.safe_load(path.read_text())
+    ]
+
+
+@pytest.mark.parametrize(("path", "name"), configurations())
+def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
+    """Every entry names a registered environment, and the constructor takes it, BC policy and networks included."""
+    config = yaml.safe_load(path.read_text())[name]
+    algorithm = next(row.algorithm for key, row in ALGORITHMS.items() if path.stem.startswith(key))
+    kwargs = {key: value for key, value in config.items() if key not in ZOO_KEYS}
+    assert config["n_timesteps"] > 0
+    assert not kwargs.keys() - inspect.signature(algorithm).parameters.keys()
+    if name == "default":
+        assert "bc_policy" not in kwargs, "no BC policy fits every environment"
+        return
+    pytest.importorskip("gymnasium_robotics", reason="needs the extra `d4rl`")
+    env = gym.make(name)
+    model = algorithm(env=env, **kwargs)
+    assert model.action_space.shape == env.action_space.shape
+    env.close()
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_search_space_gives_constructor_arguments(name: str) -> None:
+    row = ALGORITHMS[name]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    accepted = inspect.signature(row.algorithm).parameters.keys()
+    for _ in range(20):
+        trial = study.ask()
+        kwargs = row.sample(trial, n_actions=28, n_envs=1, additional_args={"using_her_replay_buffer": False})
+        assert not kwargs.keys() - accepted
+        assert row.convert(trial.params) == kwargs, "--trial-id must rebuild what was tried"
+        assert kwargs["batch_size"] % kwargs["gradient_steps"] == 0, "the batch is split among the critic steps"
+        assert 0.9 < kwargs["gamma"] < 1
+
+
+def test_converted_networks_are_not_shared() -> None:
+    """SB3 may change `policy_kwargs` in place; the next trial must not see it."""
+    row = ALGORITHMS["qgated_sac"]
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+    first = row.sample(trial, n_actions=1, n_envs=1, additional_args={})
+    expected = list(first["policy_kwargs"]["net_arch"])
+    first["policy_kwargs"]["net_arch"].append(7)
+    assert row.convert(trial.params)["policy_kwargs"]["net_arch"] == expected
