@@ -1,5 +1,5 @@
 """
-How the shipped BC policies were made. On one core the door takes about 5 minutes, the pen about 3:
+How the shipped BC policies were made. On one core each takes about 5 minutes:
 
     python benchmarks/make_bc_policies.py door --out door_bc.pt
     python benchmarks/make_bc_policies.py pen --out pen_bc.pt
@@ -87,7 +87,9 @@ def make_door() -> tuple[GaussianBCPolicy, gym.Env]:
     """The Adroit door from 25 human demonstrations."""
     env = gym.make("AdroitHandDoorBinary-v0")
     demonstrations = Demonstrations.load("adroit-door-human")
-    policy = train_bc(demonstrations, env=env, n_epochs=60, eval_interval=20, n_eval_episodes=100, seed=0)
+    policy = train_bc(
+        demonstrations, env=env, weight_decay=1e-2, n_epochs=100, eval_interval=25, n_eval_episodes=100, seed=0
+    )
     return policy, env
 
 

@@ -225,7 +225,7 @@ def test_robomimic_as_dict_without_next_obs(tmp_path):
 
 def test_robomimic_errors_list_what_there_is(tmp_path):
     write_robomimic(tmp_path / "d.hdf5")
-    with pytest.raises(ValueError, match="no data set 'joints'.*object, robot0_eef_pos"):
+    with pytest.raises(ValueError, match=r"no data set 'joints'.*object, robot0_eef_pos"):
         Demonstrations.load(tmp_path / "d.hdf5", obs_keys=["joints"])
     with pytest.raises(ValueError, match="`mask` is 'train', but the file's filters are valid"):
         Demonstrations.load(tmp_path / "d.hdf5", obs_keys=KEYS, mask="train")
@@ -257,7 +257,7 @@ def test_damaged_empty_and_unknown_files(tmp_path):
     with pytest.raises(ValueError, match="is empty"):
         Demonstrations.load(tmp_path / "empty.npz")
     (tmp_path / "note.txt").write_text("hello")
-    with pytest.raises(ValueError, match="no file of demonstrations.*D4RL.*Minari.*robomimic"):
+    with pytest.raises(ValueError, match=r"no file of demonstrations.*D4RL.*Minari.*robomimic"):
         Demonstrations.load(tmp_path / "note.txt")
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["weather"] = 1
