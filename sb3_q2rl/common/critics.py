@@ -130,6 +130,21 @@ class EnsembleCritic(BaseModel):
         self.q_networks = EnsembleMLP(
             n_critics, features_dim + get_action_dim(action_space), net_arch, activation_fn, layer_norm
         )
+        self.register_buffer("q_mean", th.zeros(()))
+        self.register_buffer("q_std", th.ones(()))
+
+    q_mean: th.Tensor
+    q_std: th.Tensor
+
+    def set_scale(self, mean: th.Tensor, std: th.Tensor) -> None:
+        """
+        Let the networks' outputs of about [-1, 1] stand for mean ± std, so that Adam need not walk to values of hundreds.
+
+        :param mean: Of the values to expect, a scalar
+        :param std: Likewise
+        """
+        self.q_mean.copy_(mean)
+        self.q_std.copy_(std)
 
     def forward(self, obs: PyTorchObs, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
         """
@@ -139,4 +154,4 @@ class EnsembleCritic(BaseModel):
         :return: (n_critics or len(members), batch)
         """
         features = self.extract_features(obs, self.features_extractor)
-        return self.q_networks(th.cat([features, actions], dim=1), members)
+        return self.q_networks(th.cat([features, actions], dim=1), members) * self.q_std + self.q_mean

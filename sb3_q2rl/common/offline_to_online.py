@@ -187,6 +187,11 @@ class OfflineToOnlineSAC(SAC):
 
     # ------------------------------------------------------------------ acting
 
+    @property
+    def has_started(self) -> bool:
+        """Has the actor begun to act, after whatever preparation the algorithm makes?"""
+        return True
+
     def _act(self, obs: Any, raw_obs: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool) -> Decision:
         """
         Who acts, while collecting and in ``predict()``.

@@ -17,6 +17,7 @@ from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 
 from sb3_q2rl.common.critics import EnsembleCritic
+from sb3_q2rl.common.extractors import StandardizedExtractor
 
 
 class DetachedActor(Actor):
@@ -108,6 +109,9 @@ class EnsembleSACPolicy(SACPolicy):
         self.actor.optimizer = self.optimizer_class(
             actor_parameters, lr=learning_rate, **self.optimizer_kwargs  # type: ignore[call-arg]
         )
+
+    def make_features_extractor(self) -> StandardizedExtractor:
+        return StandardizedExtractor(self.observation_space, super().make_features_extractor()).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "layer_norm": self.layer_norm}

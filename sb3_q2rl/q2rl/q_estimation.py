@@ -10,11 +10,14 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_q2rl.bc.policy import BCStep
 from sb3_q2rl.common.critics import EnsembleMLP
+from sb3_q2rl.common.extractors import StandardizedExtractor
+
+# Enough for a mean and a standard deviation, few enough for images
+N_FOR_STATISTICS = 5_000
 
 # (index arrays of the wanted transitions) -> their raw observations and Monte-Carlo returns
 Transitions = Callable[[np.ndarray], tuple[PyTorchObs, th.Tensor]]
@@ -52,8 +55,7 @@ class QEstimate(BaseModel):
     :param normalize_images: Divide uint8 images by 255
     """
 
-    feature_mean: th.Tensor
-    feature_std: th.Tensor
+    features_extractor: StandardizedExtractor
     return_mean: th.Tensor
     return_std: th.Tensor
 
@@ -61,7 +63,7 @@ class QEstimate(BaseModel):
         self,
         observation_space: spaces.Space,
         action_space: spaces.Box,
-        features_extractor: BaseFeaturesExtractor,
+        features_extractor: StandardizedExtractor,
         bc_temperature: float = 1.0,
         net_arch: Sequence[int] = (256, 256),
         n_members: int = 5,
@@ -73,8 +75,6 @@ class QEstimate(BaseModel):
         self.bc_temperature = bc_temperature
         self.is_fitted = False
         self.members = EnsembleMLP(n_members, features_extractor.features_dim, net_arch, layer_norm=False)
-        self.register_buffer("feature_mean", th.zeros(features_extractor.features_dim))
-        self.register_buffer("feature_std", th.ones(features_extractor.features_dim))
         self.register_buffer("return_mean", th.zeros(()))
         self.register_buffer("return_std", th.ones(()))
         self.requires_grad_(False)
@@ -86,8 +86,7 @@ class QEstimate(BaseModel):
         self.is_fitted = state["is_fitted"]
 
     def _normalised_values(self, raw_obs: PyTorchObs) -> th.Tensor:
-        features = self.extract_features(raw_obs, self.features_extractor)
-        return self.members((features - self.feature_mean) / self.feature_std)
+        return self.members(self.extract_features(raw_obs, self.features_extractor))
 
     def value(self, raw_obs: PyTorchObs) -> th.Tensor:
         """
@@ -169,10 +168,8 @@ class QEstimate(BaseModel):
 
     @th.no_grad()
     def _set_scales(self, transitions: Transitions, train: np.ndarray) -> None:
-        obs, returns = transitions(train)
-        features = self.extract_features(obs, self.features_extractor)
-        self.feature_mean.copy_(features.mean(dim=0))
-        self.feature_std.copy_(features.std(dim=0, correction=0).clamp(min=1e-3))
+        obs, returns = transitions(np.random.permutation(train)[:N_FOR_STATISTICS])
+        self.features_extractor.set_statistics(obs)
         self.return_mean.copy_(returns.mean())
         self.return_std.copy_(returns.std(correction=0).clamp(min=1e-3))
 

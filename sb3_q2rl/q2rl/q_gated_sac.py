@@ -21,6 +21,7 @@ from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.q2rl.gating import max_gate
 from sb3_q2rl.q2rl.policies import GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
+from sb3_q2rl.q2rl.q_estimation import N_FOR_STATISTICS
 
 SelfQGatedSAC = TypeVar("SelfQGatedSAC", bound="QGatedSAC")
 
@@ -185,10 +186,15 @@ class QGatedSAC(OfflineToOnlineSAC):
 
     # ------------------------------------------------------------------ Q-gating
 
+    @property
+    def has_started(self) -> bool:
+        """Is Q̂_BC estimated, and the gate open?"""
+        return self.policy.q_estimate.is_fitted
+
     def _act(self, obs: Any, raw_obs: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool) -> Decision:
         assert self._bc is not None
         bc = self._bc.step(raw_obs, bc_state, episode_start, deterministic or self.bc_deterministic)
-        if not self.policy.q_estimate.is_fitted:
+        if not self.has_started:
             return Decision(bc.actions, bc, rl_acts=th.zeros(len(bc.actions), dtype=th.bool))
         rl_actions = self._rl_actions(obs, deterministic)
         q_rl = self.critic(obs, rl_actions).amin(dim=0)
@@ -218,7 +224,7 @@ class QGatedSAC(OfflineToOnlineSAC):
     # ------------------------------------------------------------------ Q-estimation and Q-initialisation
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        if not self.policy.q_estimate.is_fitted:
+        if not self.has_started:
             if self.replay_buffer.n_bc_episodes < self.n_bc_episodes:
                 return
             self._estimate(self.replay_buffer.bc_episodes())
@@ -262,6 +268,10 @@ class QGatedSAC(OfflineToOnlineSAC):
         gate start on one scale, and the actor towards the BC actions.
         """
         self.policy.set_training_mode(True)
+        self.critic.set_scale(self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std)
+        some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
+        samples = self.replay_buffer.gather(rows[some], columns[some], self._vec_normalize_env)
+        self.critic.features_extractor.set_statistics(samples.observations)
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
             batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
@@ -314,7 +324,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         :raises RuntimeError: not one BC episode ended, so nothing could be estimated
         """
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        if not self.policy.q_estimate.is_fitted:
+        if not self.has_started:
             n_finished = self.replay_buffer.n_bc_episodes
             advice = "Raise `total_timesteps`, or lower `n_bc_episodes`."
             if n_finished == 0:

@@ -1,0 +1,192 @@
+"""Checkpoints of a whole run: model, replay buffer, statistics, random generators. Written completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+
+Model = TypeVar("Model", bound=OfflineToOnlineSAC)
+
+_NAME = re.compile(r"step_(\d+)")
+
+
+class CheckpointCallback(BaseCallback):
+    """
+    Save the run at the end of an episode, at most every ``save_freq`` steps. Go on with :func:`resume`.
+
+    :param directory: Where; each checkpoint is a directory ``step_000012345`` in it
+    :param save_freq: Environment steps between two checkpoints
+    :param keep: How many of the newest to keep
+    :param verbose: 1: a line for each
+    """
+
+    def __init__(self, directory: str | Path, save_freq: int = 10_000, keep: int = 2, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if save_freq < 1 or keep < 1:
+            raise ValueError(f"`save_freq`={save_freq} and `keep`={keep} must both be at least 1.")
+        self.directory = Path(directory)
+        self.save_freq = save_freq
+        self.keep = keep
+        self._last_saved = 0
+
+    def _on_training_start(self) -> None:
+        self._last_saved = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        # Between two rollouts nothing is pending: the last transition is stored, and learnt from
+        assert isinstance(self.model, OfflineToOnlineSAC)
+        assert self.model._last_episode_starts is not None
+        if self.model._last_episode_starts.any() and self.model.num_timesteps - self._last_saved >= self.save_freq:
+            path = save_checkpoint(self.model, self.directory, self.keep)
+            self._last_saved = self.model.num_timesteps
+            if self.verbose > 0:
+                print(f"Checkpoint: {path}")
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def save_checkpoint(model: OfflineToOnlineSAC, directory: str | Path, keep: int = 2) -> Path:
+    """
+    Write under a temporary name, flush to disk, rename. Whatever happens in between, the previous checkpoint is whole.
+
+    :param model: The model
+    :param directory: Where
+    :param keep: Remove all but so many of the newest
+    :return: the new checkpoint's directory
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for leftover in directory.glob(".partial_*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    path = directory / f"step_{model.num_timesteps:09d}"
+    partial = directory / f".partial_{path.name}"
+    partial.mkdir()
+    model.save(partial / "model.zip")
+    model.save_replay_buffer(partial / "replay_buffer.pkl")
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        normalizer.save(str(partial / "vec_normalize.pkl"))
+    th.save(_generator_states(model.get_env()), partial / "generators.pt")
+    for file in (*partial.iterdir(), partial):
+        _flush(file)
+    if path.exists():
+        _remove(path)
+    os.replace(partial, path)
+    _flush(directory)
+    for old in _checkpoints(directory)[:-keep]:
+        _remove(old)
+    return path
+
+
+def latest_checkpoint(directory: str | Path) -> Path:
+    """
+    :param directory: Where :class:`CheckpointCallback` writes
+    :raises FileNotFoundError: there is none
+    """
+    checkpoints = _checkpoints(Path(directory))
+    if not checkpoints:
+        raise FileNotFoundError(
+            f"There is no checkpoint in {directory}: expected a directory step_... written by CheckpointCallback."
+        )
+    return checkpoints[-1]
+
+
+def resume(algorithm: type[Model], directory: str | Path, env: GymEnv, **kwargs: Any) -> Model:
+    """
+    The newest checkpoint, ready for ``learn(total - model.num_timesteps, reset_num_timesteps=False)``. The environments
+    start new episodes: simulators cannot be saved in general.
+
+    A checkpoint is a pickle, as all of SB3's files are: resume only runs whose author you trust.
+
+    :param algorithm: The model's class
+    :param directory: Where :class:`CheckpointCallback` wrote
+    :param env: The environment, made as for the first start
+    :param kwargs: For ``algorithm.load``
+    :raises FileNotFoundError: there is no checkpoint
+    :raises ValueError: the checkpoint is damaged
+    """
+    path = latest_checkpoint(directory)
+    try:
+        model = algorithm.load(path / "model.zip", env=env, **kwargs)
+        model.load_replay_buffer(path / "replay_buffer.pkl")
+        generators = th.load(path / "generators.pt", weights_only=True)
+        normalizer = unwrap_vec_normalize(model.get_env()) if model.get_env() is not None else None  # type: ignore[arg-type]
+        if normalizer is not None:
+            saved = VecNormalize.load(str(path / "vec_normalize.pkl"), normalizer.venv)
+            normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms
+    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        others = [other.name for other in _checkpoints(Path(directory)) if other != path]
+        raise ValueError(
+            f"The checkpoint {path} is damaged ({error}). Remove it to go on from "
+            f"{others[-1] if others else 'an earlier one; there is none, so start anew'}."
+        ) from error
+    _set_generator_states(generators, model.get_env())
+    return model
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("step_*") if _NAME.fullmatch(path.name))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    # A kill in the middle of a removal must not leave half a checkpoint under a valid name
+    doomed = path.with_name(f".partial_old_{path.name}")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _generator_states(env: VecEnv | None) -> dict[str, Any]:
+    """The states of all random generators as plain numbers and tensors."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, th.as_tensor(keys.astype(np.int64)), *rest],  # type: ignore[union-attr]
+        "torch": th.get_rng_state(),
+        "cuda": th.cuda.get_rng_state_all(),
+        "env": [] if env is None else [_plain(rng.bit_generator.state) for rng in env.get_attr("np_random")],
+    }
+
+
+def _set_generator_states(states: dict[str, Any], env: VecEnv | None) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    th.set_rng_state(states["torch"])
+    if len(states["cuda"]) == th.cuda.device_count():
+        th.cuda.set_rng_state_all(states["cuda"])
+    if env is None or len(states["env"]) != env.num_envs:
+        return
+    env.unwrapped._reset_seeds()  # loading a model with a seed would otherwise replay the run's first episodes
+    for i, state in enumerate(states["env"]):
+        generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
+        generator.bit_generator.state = state
+        env.set_attr("np_random", generator, indices=i)
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state

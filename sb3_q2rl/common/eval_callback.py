@@ -1,0 +1,101 @@
+"""Success of the model, of its actor alone and of the BC policy alone, side by side while learning."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_normalization
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
+
+from sb3_q2rl.common.evaluation import Evaluation, evaluate
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
+
+COLUMNS = ("model", "rl", "bc")
+
+
+class GateEvalCallback(BaseCallback):
+    """
+    Evaluate when the gate opens, and every ``eval_freq`` steps from then on. Logs ``eval/success_rate`` (the model as it
+    acts), ``eval/rl_success_rate`` and ``eval/bc_success_rate``. The BC policy does not change: it is played once.
+
+    :param eval_env: An environment of its own; a vector of them is faster
+    :param n_eval_episodes: Episodes for each of the three
+    :param eval_freq: Environment steps between two evaluations
+    :param csv_path: Also write every row there
+    :param seed: Every evaluation starts from the same episodes
+    :param verbose: 1: a line for each evaluation
+    """
+
+    def __init__(
+        self,
+        eval_env: gym.Env | VecEnv,
+        n_eval_episodes: int = 20,
+        eval_freq: int = 5_000,
+        csv_path: str | Path | None = None,
+        seed: int = 12345,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.eval_env = eval_env if isinstance(eval_env, VecEnv) else DummyVecEnv([lambda: eval_env])
+        self.n_eval_episodes = n_eval_episodes
+        self.eval_freq = eval_freq
+        self.csv_path = None if csv_path is None else Path(csv_path)
+        self.seed = seed
+        self.history: list[dict[str, float]] = []
+        self._next_evaluation: int | None = None
+        self._bc: Evaluation | None = None
+
+    def _on_rollout_start(self) -> None:
+        model = self.model
+        assert isinstance(model, OfflineToOnlineSAC)
+        if not model.has_started:
+            return
+        if self._next_evaluation is None or model.num_timesteps >= self._next_evaluation:
+            self._next_evaluation = model.num_timesteps + self.eval_freq
+            self.evaluate_now()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def evaluate_now(self) -> dict[str, float]:
+        """
+        :return: The row: timesteps, and for each of ``model``, ``rl``, ``bc`` the success rate with its 95 % interval
+        """
+        assert isinstance(self.model, OfflineToOnlineSAC)
+        if isinstance(self.eval_env, VecEnvWrapper):
+            sync_envs_normalization(self.training_env, self.eval_env)
+        results = {"model": self._play("model"), "rl": self._play("rl"), "bc": self._bc or self._play("bc")}
+        self._bc = results["bc"]
+        row: dict[str, float] = {"timesteps": self.model.num_timesteps, "episodes": self.n_eval_episodes}
+        for who, result in results.items():
+            low, high = result.interval()
+            row |= {who: result.success_rate, f"{who}_low": low, f"{who}_high": high}
+        self.history.append(row)
+        self.logger.record("eval/success_rate", row["model"])
+        self.logger.record("eval/rl_success_rate", row["rl"])
+        self.logger.record("eval/bc_success_rate", row["bc"])
+        self.logger.record("eval/mean_reward", results["model"].mean_reward)
+        self._write()
+        if self.verbose > 0:
+            print(
+                f"step {self.model.num_timesteps:>7,}: success of the model {row['model']:.0%} "
+                f"[{row['model_low']:.0%}, {row['model_high']:.0%}], RL alone {row['rl']:.0%}, BC alone {row['bc']:.0%}"
+            )
+        return row
+
+    def _play(self, who: Who) -> Evaluation:
+        assert isinstance(self.model, OfflineToOnlineSAC)
+        self.eval_env.seed(self.seed)
+        return evaluate(self.model, self.eval_env, self.n_eval_episodes, who)
+
+    def _write(self) -> None:
+        if self.csv_path is None:
+            return
+        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.csv_path, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)

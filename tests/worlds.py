@@ -1,0 +1,101 @@
+"""Small worlds and BC policies for the tests: each has a known answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch import nn
+from torch.distributions import Independent, Normal
+
+from sb3_q2rl import BCStep
+
+HORIZON = 12
+
+
+class ReachEnv(gym.Env):
+    """
+    A point walks to the origin: x' = x + 0.25 a. -1 a step, 0 and the end on arrival within ``radius``.
+
+    :param kind: "flat", "dict", "image" or "goal" (for hindsight replay) observations of the same world
+    """
+
+    def __init__(self, kind: str = "flat", horizon: int = HORIZON, radius: float = 0.2) -> None:
+        self.kind, self.horizon, self.radius = kind, horizon, radius
+        self.action_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
+        position = spaces.Box(-2.0, 2.0, (2,), np.float32)
+        goal_space = {"observation": position, "achieved_goal": position, "desired_goal": position}
+        self.observation_space = {
+            "flat": position,
+            "dict": spaces.Dict({"position": position, "clock": spaces.Box(0, 1, (1,), np.float32)}),
+            "image": spaces.Box(0, 255, (3, 36, 36), np.uint8),
+            "goal": spaces.Dict(goal_space),
+        }[kind]
+
+    def _observe(self) -> Any:
+        position = self.x.astype(np.float32)
+        if self.kind == "dict":
+            return {"position": position, "clock": np.array([self.t / self.horizon], np.float32)}
+        if self.kind == "goal":
+            return {"observation": position, "achieved_goal": position, "desired_goal": np.zeros(2, np.float32)}
+        if self.kind == "image":
+            image = np.zeros((3, 36, 36), np.uint8)
+            column, row = np.clip(((self.x + 2) / 4 * 34).astype(int), 0, 34)
+            image[:, row : row + 2, column : column + 2] = 255
+            return image
+        return position
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        angle = self.np_random.uniform(0, 2 * np.pi)
+        self.x = np.array([np.cos(angle), np.sin(angle)])
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action.astype(np.float32)), action
+        self.x = np.clip(self.x + 0.125 * action, -2, 2)  # actions reach to 2: 0.25 at full scale
+        self.t += 1
+        success = bool(np.linalg.norm(self.x) < self.radius)
+        return self._observe(), float(success) - 1.0, success, not success and self.t >= self.horizon, {"is_success": success}
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, _: Any) -> np.ndarray:
+        return (np.linalg.norm(achieved - desired, axis=-1) < self.radius).astype(np.float32) - 1.0
+
+
+class WalkHome(nn.Module):
+    """A Gaussian BC policy that walks to the origin, more or less: a ~ N(-skill * x, sigma)."""
+
+    def __init__(self, skill: float = 1.0, sigma: float = 0.3, is_recurrent: bool = False) -> None:
+        super().__init__()
+        self.skill = nn.Parameter(th.tensor(float(skill)), requires_grad=False)
+        self.sigma = sigma
+        self.is_recurrent = is_recurrent
+
+    def distribution(self, obs: Any) -> Independent:
+        if isinstance(obs, dict):
+            obs = obs["position"] if "position" in obs else obs["observation"] - obs["desired_goal"]
+        if obs.ndim == 4:  # where in the image is the white square?
+            pixels = obs[:, 0].float()
+            grid = th.linspace(-2, 2, pixels.shape[-1])
+            total = pixels.sum(dim=(1, 2)).clamp(min=1)
+            obs = th.stack([(pixels.sum(dim=1) * grid).sum(1) / total, (pixels.sum(dim=2) * grid).sum(1) / total], 1)
+        return Independent(Normal((-self.skill * obs.float()).clamp(-1, 1), self.sigma), 1)
+
+    def step(self, obs: Any, state: Any, episode_start: Any, deterministic: bool = False) -> BCStep:
+        distribution = self.distribution(obs)
+        actions = distribution.mean if deterministic else distribution.sample()
+        if self.is_recurrent:  # counts the steps of each environment's episode
+            state = th.zeros(len(actions)) if state is None else state
+            state = th.where(th.as_tensor(episode_start), th.zeros(()), state) + 1
+        return BCStep(actions.clamp(-1, 1), distribution.log_prob(actions), distribution.entropy(), state)
+
+
+class NoDensity(WalkHome):
+    """Acts the same, but cannot say how likely its actions are."""
+
+    def step(self, obs: Any, state: Any, episode_start: Any, deterministic: bool = False) -> BCStep:
+        return super().step(obs, state, episode_start, deterministic)._replace(log_prob=None, entropy=None)
