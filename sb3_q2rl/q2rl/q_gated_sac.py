@@ -228,7 +228,8 @@ class QGatedSAC(OfflineToOnlineSAC):
             if self.replay_buffer.n_bc_episodes < self.n_bc_episodes:
                 return
             self._estimate(self.replay_buffer.bc_episodes())
-        super().train(gradient_steps, batch_size)
+        if self.replay_buffer.size() > 0:  # without the BC episodes it starts empty
+            super().train(gradient_steps, batch_size)
 
     def _estimate(self, episodes: list[tuple[np.ndarray, np.ndarray]]) -> None:
         """
