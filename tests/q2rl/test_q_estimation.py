@@ -1,0 +1,162 @@
+"""Q-estimation against closed forms, its early stopping, and that it stays frozen."""
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, reach, small_model
+
+from sb3_q2rl import QGatedSAC
+from sb3_q2rl.common.extractors import StandardizedExtractor
+from sb3_q2rl.q2rl.q_estimation import QEstimate
+
+START = np.array([True])
+
+
+@pytest.mark.parametrize("alpha", [1.0, 3.0])
+def test_bandit_with_known_q(alpha):
+    """pi_BC proportional to exp(Q / alpha): Q̂_BC, estimated from samples of pi_BC and their rewards, equals Q."""
+    env = make_vec_env(lambda: BanditEnv(alpha=alpha), n_envs=8, seed=0)
+    model = small_model(
+        env,
+        BanditBC(),
+        n_bc_episodes=1200,
+        bc_deterministic=False,
+        bc_temperature=alpha,
+        policy_kwargs={"value_net_arch": [32], "n_values": 3},
+    )
+    model.learn(1208)
+    obs = th.linspace(-0.9, 0.9, 19).unsqueeze(1)
+    with th.no_grad():
+        step = BanditBC().step(obs, None, START)
+        estimate = model.policy.q_estimate(obs, step)
+    exact = BanditEnv(alpha=alpha).q_value(obs.numpy(), step.actions.numpy())
+    # The samples' own noise is alpha (Q scatters with sqrt(D / 2) = 1 alpha about V); Q spans about 8 alpha
+    assert np.ptp(exact) > 6 * alpha
+    assert np.sqrt(np.mean((estimate.numpy() - exact) ** 2)) < 0.3 * alpha
+    # V alone is far from Q: the density term does matter
+    with th.no_grad():
+        assert np.sqrt(np.mean((model.policy.q_estimate.value(obs).numpy() - exact) ** 2)) > 0.6 * alpha
+
+
+def test_log_prob_and_entropy_cancel_on_average():
+    """E[log pi + H] = 0, so that the expectation of Q̂_BC is V_BC."""
+    th.manual_seed(0)
+    for policy, obs in ((WalkHome(), th.zeros(20_000, 2)), (gaussian(), th.ones(20_000, 2))):
+        step = policy.step(obs, None, START)
+        advantage = step.log_prob + step.entropy
+        assert abs(advantage.mean()) < 4 * advantage.std() / 20_000**0.5
+        assert advantage.std() == pytest.approx(1.0, rel=0.05)  # sqrt(D / 2), D = 2
+        at_mode = policy.step(obs[:1], None, START, deterministic=True)
+        assert at_mode.log_prob + at_mode.entropy == pytest.approx(1.0, abs=1e-5)  # D / 2
+
+
+def estimate_net(obs_dim=1):
+    space = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+    extractor = StandardizedExtractor(space, FlattenExtractor(space))
+    return QEstimate(space, spaces.Box(-1, 1, (1,), np.float32), extractor, net_arch=[32], n_members=3)
+
+
+def test_fit_finds_a_function_whatever_its_scale():
+    th.manual_seed(0)
+    np.random.seed(0)
+    net = estimate_net()
+    obs = 1000 + 50 * th.randn(2000, 1)
+    returns = -300 + 100 * th.sin((obs[:, 0] - 1000) / 30)
+    fit = net.fit(lambda i: (obs[i], returns[i]), [10] * 200, max_steps=3000)
+    assert fit.r2 > 0.97
+    with th.no_grad():
+        assert (net.value(obs) - returns).square().mean().sqrt() == pytest.approx(fit.rmse, rel=0.5)
+    assert fit.rmse < 15
+
+
+def test_early_stopping_prefers_not_to_learn_noise():
+    th.manual_seed(0)
+    np.random.seed(0)
+    net = estimate_net(obs_dim=20)
+    obs, returns = th.randn(60, 20), th.randn(60)
+    fit = net.fit(lambda i: (obs[i], returns[i]), [2] * 30, max_steps=1500)
+    assert fit.n_steps <= 200
+    with th.no_grad():
+        assert net.value(obs).std() < 0.9 * returns.std()
+
+
+def test_held_out_error_is_that_of_whole_unseen_episodes():
+    """The return depends on the episode alone and the observation tells which: known episodes are easy, others not."""
+    th.manual_seed(0)
+    np.random.seed(0)
+    net = estimate_net(obs_dim=40)
+    episode = th.arange(40).repeat_interleave(25)
+    obs = th.eye(40)[episode] + 0.01 * th.randn(1000, 40)
+    returns = th.randn(40)[episode]
+    fit = net.fit(lambda i: (obs[i], returns[i]), [25] * 40, max_steps=600, patience=100)
+    assert fit.r2 < 0.3  # a split by steps would claim nearly 1
+
+
+def test_one_episode_leaves_nothing_to_hold_out():
+    net = estimate_net()
+    obs, returns = th.randn(12, 1), th.randn(12)
+    fit = net.fit(lambda i: (obs[i], returns[i]), [12], max_steps=20)
+    assert np.isnan(fit.r2)
+    assert np.isnan(fit.rmse)
+    assert net.is_fitted
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_the_estimate_never_changes_again(tmp_path):
+    model = small_model(reach(n_envs=2), gaussian(), bc_deterministic=False)
+    model.learn(100)
+    estimate = model.policy.q_estimate
+    before = {name: value.clone() for name, value in estimate.state_dict().items() if isinstance(value, th.Tensor)}
+    actor = [parameter.clone() for parameter in model.actor.parameters()]
+    model.learn(100, reset_num_timesteps=False)
+    assert any((a != b).any() for a, b in zip(actor, model.actor.parameters(), strict=True))
+
+    model.save(tmp_path / "model")
+    loaded = QGatedSAC.load(tmp_path / "model", env=reach(n_envs=2), device="cpu")
+    assert loaded.has_started
+    loaded.learn(50)
+    for q_estimate in (estimate, loaded.policy.q_estimate):
+        assert not any(parameter.requires_grad for parameter in q_estimate.parameters())
+        assert before
+        for name, value in before.items():
+            th.testing.assert_close(q_estimate.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_a_policy_without_density_is_compared_by_its_value_alone():
+    model = small_model(bc_policy=NoDensity())
+    model.learn(60)
+    obs = th.tensor([[0.3, -0.8]])
+    with th.no_grad():
+        decision = model.decide(obs.numpy(), deterministic=True)
+    th.testing.assert_close(decision.q_bc, model.policy.q_estimate.value(obs))
+    assert (model.replay_buffer.bc_log_prob == 0).all()
+
+
+@pytest.mark.usefixtures("quick_fit")
+@pytest.mark.parametrize("keep", [True, False])
+def test_both_networks_start_from_the_bc_episodes(keep):
+    """Q-initialisation: the critics give the returns, the actor the BC actions, of the episodes they started from."""
+    model = small_model(
+        reach(n_envs=4), n_bc_episodes=12, q_init_steps=800, batch_size=64, learning_rate=3e-3, keep_bc_episodes=keep
+    )
+    estimated = []
+    initialise = model._initialise
+
+    def note(*args):
+        initialise(*args)
+        buffer = model.replay_buffer
+        obs, actions = th.tensor(buffer.observations[:6]).view(-1, 2), th.tensor(buffer.actions[:6]).view(-1, 2)
+        targets = th.tensor(buffer.mc_returns + buffer.bc_log_prob + buffer.bc_entropy)[:6].view(-1)
+        with th.no_grad():
+            estimated.append((model.critic(obs, actions).mean(0), targets, model.actor(obs, True), actions))
+
+    model._initialise = note
+    model.learn(120)
+    q_values, targets, rl_actions, bc_actions = estimated[0]
+    assert (q_values - targets).square().mean() < 0.1 * targets.var()
+    assert (rl_actions - bc_actions).abs().mean() < 0.1
+    assert (model.replay_buffer.size() == 30) == keep
