@@ -356,11 +356,12 @@ class OfflineToOnlineSAC(SAC):
     def _policy_loss(self, batch: BCSamples) -> th.Tensor:
         """SAC's: mean(ent_coef log pi(a|s) - min_i Q_i(s, a)), a ~ pi. It leaves the distribution in the actor."""
         actions, log_prob = self.actor.action_log_prob(batch.observations)
+        ent_coef = self._entropy_coef()  # before its own step, as in SAC
         if self.ent_coef_optimizer is not None:
             self._step_entropy_coef(log_prob)
         q_values = self.critic(batch.observations, actions).amin(dim=0)
         self._log_mean("train/policy_entropy", -log_prob.detach().mean())
-        return (self._entropy_coef() * log_prob - q_values).mean()
+        return (ent_coef * log_prob - q_values).mean()
 
     def _actor_loss(self, batch: BCSamples) -> th.Tensor:
         return self._policy_loss(batch)
