@@ -89,7 +89,7 @@ class OfflineToOnlineSAC(SAC):
 
     def __init__(
         self,
-        policy: str | type[BasePolicy] | GymEnv | None,
+        policy: str | type[BasePolicy] | GymEnv | None = None,
         env: GymEnv | str | None = None,
         *,
         bc_policy: BCPolicy | str | Path | None = None,
@@ -125,8 +125,11 @@ class OfflineToOnlineSAC(SAC):
         if env is None and not isinstance(policy, type) and policy not in cls.policy_aliases:
             policy, env = None, policy  # type: ignore[assignment]
         env = maybe_make_env(env, verbose)  # type: ignore[arg-type]
-        if policy is None:
+        if not isinstance(policy, type):  # load() names a class, and may lack an environment
             checks.has_env(env, cls.__name__)
+        if env is not None:
+            checks.action_space_is_finite_box(env.action_space)
+        if policy is None:
             space = env.observation_space  # type: ignore[union-attr]
             image = is_image_space(space) if isinstance(space, spaces.Box) else False
             policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy" if image else "MlpPolicy"
@@ -148,7 +151,7 @@ class OfflineToOnlineSAC(SAC):
         if self.demonstrations is not None:
             if isinstance(self.demonstrations, str | Path):
                 self.demonstrations = Demonstrations.load(self.demonstrations)
-            checks.demonstrations_fit(self.demonstrations, self.observation_space, self.action_space)
+            checks.demonstrations_fit(self)
 
     def _choose_replay_buffer(self) -> None:
         checks.buffer_options(self)
@@ -192,7 +195,15 @@ class OfflineToOnlineSAC(SAC):
         """Has the actor begun to act, after whatever preparation the algorithm makes?"""
         return True
 
-    def _act(self, obs: Any, raw_obs: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool) -> Decision:
+    def _act(
+        self,
+        obs: Any,
+        raw_obs: Any,
+        bc_state: Any,
+        episode_start: np.ndarray,
+        deterministic: bool,
+        noise: th.Tensor | None = None,
+    ) -> Decision:
         """
         Who acts, while collecting and in ``predict()``.
 
@@ -201,17 +212,28 @@ class OfflineToOnlineSAC(SAC):
         :param bc_state: Recurrent state of the BC policy
         :param episode_start: (n,) bool, rows whose recurrent state must be reset
         :param deterministic: Evaluation: no exploration
+        :param noise: While collecting: what to add to the RL action, if anything
         """
-        return Decision(self.actor(obs, deterministic))
+        return Decision(self._rl_actions(obs, deterministic, noise))
+
+    def _rl_actions(self, obs: Any, deterministic: bool, noise: th.Tensor | None) -> th.Tensor:
+        actions = self.actor(obs, deterministic)
+        return actions if noise is None else (actions + noise).clamp(-1, 1)
 
     def _decide(
-        self, observation: Any, raw_observation: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool
+        self,
+        observation: Any,
+        raw_observation: Any,
+        bc_state: Any,
+        episode_start: np.ndarray,
+        deterministic: bool,
+        noise: th.Tensor | None = None,
     ) -> Decision:
         self.policy.set_training_mode(False)
         obs, _ = self.policy.obs_to_tensor(observation)
         raw_obs = obs if raw_observation is observation else self.policy.obs_to_tensor(raw_observation)[0]
         with th.no_grad():
-            decision = self._act(obs, raw_obs, bc_state, episode_start, deterministic)
+            decision = self._act(obs, raw_obs, bc_state, episode_start, deterministic, noise)
         if decision.bc is not None:
             checks.bc_step_is_sound(decision.bc)
         return decision
@@ -220,8 +242,9 @@ class OfflineToOnlineSAC(SAC):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
+        noise = None if action_noise is None else th.as_tensor(action_noise(), dtype=th.float32, device=self.device)
         self._decision = self._decide(
-            self._last_obs, raw, self._bc_state, self._last_episode_starts, deterministic=False  # type: ignore[arg-type]
+            self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise  # type: ignore[arg-type]
         )
         scaled = self._decision.actions.cpu().numpy()
         return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]

@@ -87,7 +87,7 @@ class QGatedSAC(OfflineToOnlineSAC):
 
     def __init__(
         self,
-        policy: str | type[GatedSACPolicy] | GymEnv | None,
+        policy: str | type[GatedSACPolicy] | GymEnv | None = None,
         env: GymEnv | str | None = None,
         bc_policy: BCPolicy | str | Path | None = None,
         n_bc_episodes: int = 50,
@@ -169,6 +169,7 @@ class QGatedSAC(OfflineToOnlineSAC):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        self.policy.q_estimate.bc_temperature = self.bc_temperature  # load(path, bc_temperature=...) may change it
         if self._bc is None:
             raise ValueError("`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy.")
         if self.n_bc_episodes < 1:
@@ -191,24 +192,25 @@ class QGatedSAC(OfflineToOnlineSAC):
         """Is Q̂_BC estimated, and the gate open?"""
         return self.policy.q_estimate.is_fitted
 
-    def _act(self, obs: Any, raw_obs: Any, bc_state: Any, episode_start: np.ndarray, deterministic: bool) -> Decision:
+    def _act(
+        self,
+        obs: Any,
+        raw_obs: Any,
+        bc_state: Any,
+        episode_start: np.ndarray,
+        deterministic: bool,
+        noise: th.Tensor | None = None,
+    ) -> Decision:
         assert self._bc is not None
         bc = self._bc.step(raw_obs, bc_state, episode_start, deterministic or self.bc_deterministic)
         if not self.has_started:
             return Decision(bc.actions, bc, rl_acts=th.zeros(len(bc.actions), dtype=th.bool))
-        rl_actions = self._rl_actions(obs, deterministic)
+        rl_actions = self._rl_actions(obs, deterministic or self.rl_deterministic, noise)
         q_rl = self.critic(obs, rl_actions).amin(dim=0)
         q_bc = self.policy.q_estimate(raw_obs, bc)
         rl_acts = max_gate(q_rl, q_bc)
         actions = th.where(rl_acts.unsqueeze(1), rl_actions, bc.actions)
         return Decision(actions, bc, rl_actions, rl_acts, q_rl, q_bc)
-
-    def _rl_actions(self, obs: Any, deterministic: bool) -> th.Tensor:
-        actions = self.actor(obs, deterministic or self.rl_deterministic)
-        if self.action_noise is not None and not deterministic:
-            noise = th.as_tensor(self.action_noise(), dtype=actions.dtype, device=actions.device)
-            actions = (actions + noise).clamp(-1, 1)
-        return actions
 
     def _on_step(self) -> None:
         super()._on_step()
@@ -228,7 +230,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             if self.replay_buffer.n_bc_episodes < self.n_bc_episodes:
                 return
             self._estimate(self.replay_buffer.bc_episodes())
-        if self.replay_buffer.size() > 0:  # without the BC episodes it starts empty
+        if self.replay_buffer.can_sample():  # without the BC episodes it starts empty
             super().train(gradient_steps, batch_size)
 
     def _estimate(self, episodes: list[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -350,6 +352,11 @@ class QGatedSAC(OfflineToOnlineSAC):
         if model._bc_is_new:
             model.policy.q_estimate.is_fitted = False
         return model
+
+    def _excluded_save_params(self) -> list[str]:
+        # Demonstrations that are not in the replay buffer yet must travel with the model
+        waiting = () if self.has_started else ("demonstrations",)
+        return [name for name in super()._excluded_save_params() if name not in waiting] + ["_bc_is_new"]
 
     def load_replay_buffer(self, *args: Any, **kwargs: Any) -> None:
         super().load_replay_buffer(*args, **kwargs)
