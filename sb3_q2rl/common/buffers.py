@@ -122,6 +122,10 @@ class _BCColumns(ReplayBuffer):
         self.forget_open_episodes()
         self.forget_bc_policy()
 
+    def can_sample(self) -> bool:
+        """Is there anything to draw a batch from?"""
+        return self.size() > 0
+
     def _make_room(self, n_rows: int) -> None:
         # The parent class wraps around at `buffer_size`: grow before it gets there
         while not self.full and self.pos + n_rows >= self.buffer_size < self.max_rows:
@@ -242,6 +246,9 @@ class BCHerReplayBuffer(_BCColumns, HerReplayBuffer):
     Hindsight experience replay. Relabelled transitions have another goal than the one the BC policy was asked about,
     so ``sample`` leaves the BC fields empty and the algorithm asks a memoryless BC policy again.
     """
+
+    def can_sample(self) -> bool:
+        return bool((self.ep_length > 0).any())  # goals come from an episode's end
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> BCSamples:  # type: ignore[override]
         return BCSamples(*HerReplayBuffer.sample(self, batch_size, env)[:5])

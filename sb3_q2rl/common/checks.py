@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.common.buffers import _BCColumns
@@ -26,6 +27,16 @@ def has_env(env: Any, algorithm: str) -> None:
         raise ValueError(f"`env` is missing: write {algorithm}(env, ...) or {algorithm}('MlpPolicy', env, ...).")
 
 
+def action_space_is_finite_box(space: spaces.Space) -> None:
+    """:raises ValueError: another kind of space, or bounds that are infinite"""
+    if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
+        raise ValueError(
+            f"`env` has the action space {space}; expected a Box with finite bounds, in which BC and RL actions are "
+            "scaled to [-1, 1]. Give the space finite bounds (gymnasium.wrappers.RescaleAction needs them, too), or wrap "
+            "the environment in one that turns continuous actions into yours."
+        )
+
+
 def update_schedule(model: OfflineToOnlineSAC) -> None:
     """:raises ValueError: batch, gradient steps and policy delay do not divide"""
     delay = model.policy_delay
@@ -35,6 +46,8 @@ def update_schedule(model: OfflineToOnlineSAC) -> None:
             "the batch is cut in `policy_delay` minibatches, one for each critic step."
         )
     steps = model.gradient_steps
+    if steps == 0:
+        raise ValueError("`gradient_steps`=0 would never learn. Use a positive number, or -1 for one per environment step.")
     if steps < 0 and delay > 1:
         freq = model.train_freq
         n_steps, unit = freq if isinstance(freq, tuple | TrainFreq) else (freq, "step")
@@ -132,8 +145,15 @@ def rewards_are_finite(rewards: np.ndarray, infos: list[dict[str, Any]]) -> None
         )
 
 
-def demonstrations_fit(demonstrations: Demonstrations, observation_space: Any, action_space: spaces.Box) -> None:
-    """:raises ValueError: another observation or action shape than the environment's"""
+def demonstrations_fit(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: another observation or action shape than the environment's, or a buffer that cannot hold them"""
+    demonstrations, observation_space, action_space = model.demonstrations, model.observation_space, model.action_space
+    assert isinstance(demonstrations, Demonstrations)
+    if isinstance(model.replay_buffer, HerReplayBuffer):
+        raise ValueError(
+            "`demonstrations` cannot be put in a `replay_buffer_class` that relabels goals in hindsight: it must see "
+            "every episode step by step. Leave one of the two out."
+        )
 
     def shapes(observations: Any) -> Any:
         if isinstance(observations, dict):
@@ -146,9 +166,12 @@ def demonstrations_fit(demonstrations: Demonstrations, observation_space: Any, a
         expected = observation_space.shape
     came = shapes(demonstrations.observations)
     if came != expected:
-        raise ValueError(f"`demonstrations` have observations of shape {came}, but the environment's are {expected}.")
+        raise ValueError(
+            f"`demonstrations` have observations of shape {came}, but the environment's are {expected}. "
+            "Are they of another task?"
+        )
     if demonstrations.action_dim != get_action_dim(action_space):
         raise ValueError(
             f"`demonstrations` have {demonstrations.action_dim}-dimensional actions, but the environment's action space "
-            f"is {action_space}."
+            f"is {action_space}. Are they of another robot?"
         )
