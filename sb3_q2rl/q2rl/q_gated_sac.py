@@ -271,10 +271,11 @@ class QGatedSAC(OfflineToOnlineSAC):
         gate start on one scale, and the actor towards the BC actions.
         """
         self.policy.set_training_mode(True)
-        self.critic.set_scale(self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std)
         some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
         samples = self.replay_buffer.gather(rows[some], columns[some], self._vec_normalize_env)
-        self.critic.features_extractor.set_statistics(samples.observations)
+        for critic in (self.critic, self.critic_target):
+            critic.set_scale(self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std)
+            critic.features_extractor.set_statistics(samples.observations)
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
             batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
