@@ -24,7 +24,7 @@ class ReachEnv(gym.Env):
     """
     A point walks to the origin: x' = x + 0.25 a. -1 a step, 0 and the end on arrival within ``radius``.
 
-    :param kind: "flat", "dict", "image" or "goal" (for hindsight replay) observations of the same world
+    :param kind: "flat", "dict", "image" or "goal" observations of the same world
     """
 
     def __init__(self, kind: str = "flat", horizon: int = HORIZON, radius: float = 0.2) -> None:
@@ -67,6 +67,13 @@ class ReachEnv(gym.Env):
         success = bool(np.linalg.norm(self.x) < self.radius)
         truncated = not success and self.t >= self.horizon
         return self._observe(), float(success) - 1.0, success, truncated, {"is_success": success}
+
+
+class GoalReachEnv(ReachEnv):
+    """The same with its goal, the origin, in the observation: for hindsight replay."""
+
+    def __init__(self) -> None:
+        super().__init__("goal")
 
     def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, _: Any) -> np.ndarray:
         return (np.linalg.norm(achieved - desired, axis=-1) < self.radius).astype(np.float32) - 1.0
@@ -169,7 +176,7 @@ def gaussian(kind: str = "flat") -> GaussianBCPolicy:
 
 
 def reach(kind: str = "flat", n_envs: int = 1, seed: int = 0, **kwargs: Any) -> VecEnv:
-    return make_vec_env(lambda: ReachEnv(kind), n_envs=n_envs, seed=seed, **kwargs)
+    return make_vec_env(GoalReachEnv if kind == "goal" else lambda: ReachEnv(kind), n_envs=n_envs, seed=seed, **kwargs)
 
 
 def small_model(

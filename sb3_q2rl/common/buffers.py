@@ -190,6 +190,15 @@ class _BCColumns(ReplayBuffer):
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> BCSamples:  # type: ignore[override]
         return self.gather(batch_inds, np.random.randint(0, self.n_envs, size=len(batch_inds)), env)
 
+    def check_room_for(self, demonstrations: Demonstrations) -> None:
+        """:raises ValueError: there are more of them than the buffer may hold"""
+        capacity = self.max_rows * self.n_envs
+        if len(demonstrations) > capacity:
+            raise ValueError(
+                f"{len(demonstrations)} demonstrated steps do not fit in a replay buffer of {capacity}. "
+                "Raise `buffer_size`."
+            )
+
     def add_demonstrations(self, demonstrations: Demonstrations) -> None:
         """
         Append demonstrations; the BC action stored beside each is the demonstrated one. Episodes stay in order, each
@@ -198,12 +207,8 @@ class _BCColumns(ReplayBuffer):
         :param demonstrations: Episodes whose observations have this buffer's shape
         :raises ValueError: there are more of them than the buffer may hold
         """
+        self.check_room_for(demonstrations)
         n_rows = -(-len(demonstrations) // self.n_envs)
-        if n_rows > self.max_rows:
-            raise ValueError(
-                f"{len(demonstrations)} demonstrated steps do not fit in a replay buffer of {self.max_rows * self.n_envs}. "
-                "Raise `buffer_size`."
-            )
         self._make_room(n_rows)
         rows = (self.pos + np.arange(n_rows)) % self.buffer_size
         order = np.resize(np.arange(len(demonstrations)), (self.n_envs, n_rows)).T

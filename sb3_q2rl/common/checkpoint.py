@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import re
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +15,14 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 Model = TypeVar("Model", bound=OfflineToOnlineSAC)
 
 _NAME = re.compile(r"step_(\d+)")
+_MANIFEST = "manifest.json"
 
 
 class CheckpointCallback(BaseCallback):
@@ -31,6 +33,7 @@ class CheckpointCallback(BaseCallback):
     :param save_freq: Environment steps between two checkpoints
     :param keep: How many of the newest to keep
     :param verbose: 1: a line for each
+    :raises ValueError: the directory holds checkpoints of a longer run, which would be taken for this one's newest
     """
 
     def __init__(self, directory: str | Path, save_freq: int = 10_000, keep: int = 2, verbose: int = 0) -> None:
@@ -44,6 +47,12 @@ class CheckpointCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._last_saved = self.model.num_timesteps
+        newest = _checkpoints(self.directory)[-1:]
+        if newest and newest[0].name > _name(self._last_saved):
+            raise ValueError(
+                f"`directory` {self.directory} holds {newest[0].name} of another run, and this one is at step "
+                f"{self._last_saved}. Go on from there with resume(), or name an empty directory."
+            )
 
     def _on_rollout_start(self) -> None:
         # Between two rollouts nothing is pending: the last transition is stored, and learnt from
@@ -72,7 +81,7 @@ def save_checkpoint(model: OfflineToOnlineSAC, directory: str | Path, keep: int 
     directory.mkdir(parents=True, exist_ok=True)
     for leftover in directory.glob(".partial_*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    path = directory / f"step_{model.num_timesteps:09d}"
+    path = directory / _name(model.num_timesteps)
     partial = directory / f".partial_{path.name}"
     partial.mkdir()
     model.save(partial / "model.zip")
@@ -81,6 +90,8 @@ def save_checkpoint(model: OfflineToOnlineSAC, directory: str | Path, keep: int 
     if normalizer is not None:
         normalizer.save(str(partial / "vec_normalize.pkl"))
     th.save(_generator_states(model.get_env()), partial / "generators.pt")
+    digests = {file.name: _digest(file) for file in partial.iterdir()}
+    (partial / _MANIFEST).write_text(json.dumps(digests, indent=2))
     for file in (*partial.iterdir(), partial):
         _flush(file)
     if path.exists():
@@ -117,25 +128,53 @@ def resume(algorithm: type[Model], directory: str | Path, env: GymEnv, **kwargs:
     :param env: The environment, made as for the first start
     :param kwargs: For ``algorithm.load``
     :raises FileNotFoundError: there is no checkpoint
-    :raises ValueError: the checkpoint is damaged
+    :raises ValueError: the checkpoint is damaged, or of another number or normalisation of environments
     """
     path = latest_checkpoint(directory)
-    try:
-        model = algorithm.load(path / "model.zip", env=env, **kwargs)
-        model.load_replay_buffer(path / "replay_buffer.pkl")
-        generators = th.load(path / "generators.pt", weights_only=True)
-        normalizer = unwrap_vec_normalize(model.get_env()) if model.get_env() is not None else None  # type: ignore[arg-type]
-        if normalizer is not None:
-            saved = VecNormalize.load(str(path / "vec_normalize.pkl"), normalizer.venv)
-            normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms
-    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
-        others = [other.name for other in _checkpoints(Path(directory)) if other != path]
+    _verify(path)
+    model = algorithm.load(path / "model.zip", env=env, **kwargs)
+    model.load_replay_buffer(path / "replay_buffer.pkl")
+    if model.replay_buffer.n_envs != model.n_envs:
         raise ValueError(
-            f"The checkpoint {path} is damaged ({error}). Remove it to go on from "
-            f"{others[-1] if others else 'an earlier one; there is none, so start anew'}."
-        ) from error
-    _set_generator_states(generators, model.get_env())
+            f"`env` has {model.n_envs} environments, but {path} was made with {model.replay_buffer.n_envs}. "
+            "Make the environment as for the first start."
+        )
+    _restore_normalization(path / "vec_normalize.pkl", model.get_vec_normalize_env())
+    _set_generator_states(th.load(path / "generators.pt", weights_only=True), model.get_env())
     return model
+
+
+def _restore_normalization(file: Path, normalizer: VecNormalize | None) -> None:
+    if file.exists() != (normalizer is not None):
+        had, has = ("with", "is not") if file.exists() else ("without", "is")
+        raise ValueError(f"The run was made {had} VecNormalize, but `env` {has} wrapped in it. Make it as for the first start.")
+    if normalizer is not None:
+        saved = VecNormalize.load(str(file), normalizer.venv)
+        normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms
+
+
+def _verify(path: Path) -> None:
+    """:raises ValueError: a file is missing, or not as it was written"""
+    try:
+        digests = json.loads((path / _MANIFEST).read_text())
+        wrong = [name for name, digest in digests.items() if _digest(path / name) != digest]
+    except (OSError, ValueError) as error:
+        wrong = [str(error)]
+    if wrong:
+        others = [other.name for other in _checkpoints(path.parent) if other != path]
+        raise ValueError(
+            f"The checkpoint {path} is damaged ({', '.join(wrong)}). Remove it to go on from "
+            f"{others[-1] if others else 'an earlier one; there is none, so start anew'}."
+        )
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _name(num_timesteps: int) -> str:
+    return f"step_{num_timesteps:09d}"
 
 
 def _checkpoints(directory: Path) -> list[Path]:

@@ -154,6 +154,7 @@ def demonstrations_fit(model: OfflineToOnlineSAC) -> None:
             "`demonstrations` cannot be put in a `replay_buffer_class` that relabels goals in hindsight: it must see "
             "every episode step by step. Leave one of the two out."
         )
+    model.replay_buffer.check_room_for(demonstrations)
 
     def shapes(observations: Any) -> Any:
         if isinstance(observations, dict):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from pathlib import Path
 
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_normalization
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_q2rl.common.evaluation import Evaluation, evaluate
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
-
-COLUMNS = ("model", "rl", "bc")
 
 
 class GateEvalCallback(BaseCallback):
@@ -24,7 +22,7 @@ class GateEvalCallback(BaseCallback):
     :param eval_env: An environment of its own; a vector of them is faster
     :param n_eval_episodes: Episodes for each of the three
     :param eval_freq: Environment steps between two evaluations
-    :param csv_path: Also write every row there
+    :param csv_path: Also write every row there. A run that goes on after a stop keeps the rows before it
     :param seed: Every evaluation starts from the same episodes
     :param verbose: 1: a line for each evaluation
     """
@@ -48,6 +46,14 @@ class GateEvalCallback(BaseCallback):
         self._next_evaluation: int | None = None
         self._bc: Evaluation | None = None
 
+    def _on_training_start(self) -> None:
+        if not self.history and self.csv_path is not None and self.csv_path.exists():
+            with open(self.csv_path, newline="") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            self.history = [row for row in rows if row["timesteps"] <= self.model.num_timesteps]
+            if self.history:
+                self._next_evaluation = round(self.history[-1]["timesteps"]) + self.eval_freq
+
     def _on_rollout_start(self) -> None:
         model = self.model
         assert isinstance(model, OfflineToOnlineSAC)
@@ -65,8 +71,10 @@ class GateEvalCallback(BaseCallback):
         :return: The row: timesteps, and for each of ``model``, ``rl``, ``bc`` the success rate with its 95 % interval
         """
         assert isinstance(self.model, OfflineToOnlineSAC)
-        if isinstance(self.eval_env, VecEnvWrapper):
-            sync_envs_normalization(self.training_env, self.eval_env)
+        learning, playing = self.model.get_vec_normalize_env(), unwrap_vec_normalize(self.eval_env)
+        if learning is not None and playing is not None:
+            playing.training = False
+            playing.obs_rms = copy.deepcopy(learning.obs_rms)
         results = {"model": self._play("model"), "rl": self._play("rl"), "bc": self._bc or self._play("bc")}
         self._bc = results["bc"]
         row: dict[str, float] = {"timesteps": self.model.num_timesteps, "episodes": self.n_eval_episodes}

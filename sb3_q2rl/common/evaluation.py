@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from sb3_q2rl.bc.evaluate import wilson_interval
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
 
 
@@ -27,12 +27,9 @@ class Evaluation(NamedTuple):
     def success_rate(self) -> float:
         return self.n_success / self.n_episodes
 
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """Wilson's score interval of the success rate, 95 % by default. It is sound at 0 and at 1, too."""
-        n, p = self.n_episodes, self.success_rate
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the success rate."""
+        return wilson_interval(self.n_success, self.n_episodes)
 
 
 class _Acting:
@@ -61,8 +58,16 @@ def evaluate(
     :param n_episodes: How many
     :param who: ``"model"``, ``"rl"`` or ``"bc"``, see :meth:`OfflineToOnlineSAC.predict`
     :param deterministic: Without exploration
-    :raises ValueError: the environment does not tell success
+    :raises ValueError: the environment does not tell success, or does not normalise as the model learnt to see
     """
+    if n_episodes < 1:
+        raise ValueError(f"`n_episodes` is {n_episodes}; at least one must be played.")
+    normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+    if (normalizer is None) != (model.get_vec_normalize_env() is None):
+        raise ValueError(
+            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that the "
+            "model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
+        )
     successes: list[bool] = []
 
     def note_success(step: dict[str, Any], _: dict[str, Any]) -> None:
