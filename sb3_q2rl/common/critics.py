@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
+
+from sb3_q2rl.common.extractors import StandardizedExtractor
 
 
 class EnsembleLinear(nn.Module):
@@ -72,7 +74,7 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.n_members = n_members
         sizes = [input_dim, *net_arch]
-        self.hidden = nn.ModuleList(EnsembleLinear(n_members, i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(EnsembleLinear(n_members, i, o) for i, o in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(EnsembleLayerNorm(n_members, o) for o in net_arch) if layer_norm else None
         self.activation = activation_fn()
         self.output = EnsembleLinear(n_members, sizes[-1], 1)
@@ -100,7 +102,7 @@ class EnsembleCritic(BaseModel):
     :param observation_space: Observation space
     :param action_space: Action space
     :param net_arch: Hidden layer sizes of each critic
-    :param features_extractor: Turns observations into vectors
+    :param features_extractor: Turns observations into vectors on one scale
     :param features_dim: Size of those vectors
     :param activation_fn: Activation function
     :param normalize_images: Divide uint8 images by 255
@@ -108,12 +110,16 @@ class EnsembleCritic(BaseModel):
     :param layer_norm: Normalise before every activation
     """
 
+    features_extractor: StandardizedExtractor
+    q_mean: th.Tensor
+    q_std: th.Tensor
+
     def __init__(
         self,
         observation_space: spaces.Space,
         action_space: spaces.Box,
         net_arch: list[int],
-        features_extractor: BaseFeaturesExtractor,
+        features_extractor: StandardizedExtractor,
         features_dim: int,
         activation_fn: type[nn.Module] = nn.ReLU,
         normalize_images: bool = True,
@@ -133,12 +139,9 @@ class EnsembleCritic(BaseModel):
         self.register_buffer("q_mean", th.zeros(()))
         self.register_buffer("q_std", th.ones(()))
 
-    q_mean: th.Tensor
-    q_std: th.Tensor
-
     def set_scale(self, mean: th.Tensor, std: th.Tensor) -> None:
         """
-        Let the networks' outputs of about [-1, 1] stand for mean ± std, so that Adam need not walk to values of hundreds.
+        Let the networks' outputs of about [-1, 1] stand for mean ± std: Adam need not walk to values of hundreds.
 
         :param mean: Of the values to expect, a scalar
         :param std: Likewise

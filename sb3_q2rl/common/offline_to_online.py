@@ -63,11 +63,11 @@ class OfflineToOnlineSAC(SAC):
     SAC with an ensemble of critics, prior knowledge (a BC policy, demonstrations, or both) and an update loop whose
     parts can be replaced one by one: ``_act``, ``_sample_batch``, ``_next_actions``, ``_critic_loss``, ``_actor_loss``.
 
-    One call of ``train`` makes ``gradient_steps`` critic steps. Every ``policy_delay`` of them share one batch, cut in as
-    many minibatches, and are followed by one actor step on the whole batch (REDQ and Q2RL's update-to-data ratio).
+    One call of ``train`` makes ``gradient_steps`` critic steps. Every ``policy_delay`` of them share one batch, cut in
+    as many minibatches, and are followed by one actor step on the whole batch (REDQ and Q2RL's update-to-data ratio).
 
-    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a class. May be left out: the observation
-        space decides, and the first argument is then the environment
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a class. May be left out: the
+        observation space decides, and the first argument is then the environment
     :param env: The environment, or its registered id
     :param bc_policy: A :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped policy
     :param demonstrations: Demonstrations, the path of a file of them, or the name of a shipped data set
@@ -85,7 +85,7 @@ class OfflineToOnlineSAC(SAC):
     }
     critic: EnsembleCritic  # type: ignore[assignment]
     critic_target: EnsembleCritic  # type: ignore[assignment]
-    replay_buffer: BCReplayBuffer | BCDictReplayBuffer | BCHerReplayBuffer  # type: ignore[assignment]
+    replay_buffer: BCReplayBuffer | BCDictReplayBuffer | BCHerReplayBuffer
 
     def __init__(
         self,
@@ -123,14 +123,14 @@ class OfflineToOnlineSAC(SAC):
     ) -> tuple[str | type[BasePolicy], GymEnv | None]:
         """``Algorithm(env)`` and ``Algorithm("MlpPolicy", env)`` both work: find out which was meant."""
         if env is None and not isinstance(policy, type) and policy not in cls.policy_aliases:
-            policy, env = None, policy  # type: ignore[assignment]
+            policy, env = None, policy
         env = maybe_make_env(env, verbose)  # type: ignore[arg-type]
         if not isinstance(policy, type):  # load() names a class, and may lack an environment
             checks.has_env(env, cls.__name__)
         if env is not None:
             checks.action_space_is_finite_box(env.action_space)
         if policy is None:
-            space = env.observation_space  # type: ignore[union-attr]
+            space = env.observation_space
             image = is_image_space(space) if isinstance(space, spaces.Box) else False
             policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy" if image else "MlpPolicy"
         return policy, env  # type: ignore[return-value]
@@ -176,8 +176,8 @@ class OfflineToOnlineSAC(SAC):
             return
         if self._bc.is_recurrent and issubclass(self.replay_buffer_class, HerReplayBuffer):  # type: ignore[arg-type]
             raise ValueError(
-                "`bc_policy` is recurrent and `replay_buffer_class` relabels goals in hindsight: what a recurrent policy "
-                "would have done under another goal cannot be computed. Use a memoryless BC policy, or no HER."
+                "`bc_policy` is recurrent and `replay_buffer_class` relabels goals in hindsight: what a recurrent "
+                "policy would have done under another goal cannot be computed. Use a memoryless BC policy, or no HER."
             )
         checks.bc_policy_fits(self._bc, self.policy, self.device)
         known = self._bc_record
@@ -306,7 +306,12 @@ class OfflineToOnlineSAC(SAC):
         self._last_episode_starts = dones
 
     def _setup_learn(
-        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *args: Any, **kwargs: Any
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         if reset_num_timesteps or self._last_obs is None:  # SB3 is about to reset the environments
             self.replay_buffer.forget_open_episodes()
@@ -339,8 +344,8 @@ class OfflineToOnlineSAC(SAC):
         with th.no_grad():
             for target, online in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
                 target.lerp_(online, self.tau)
-            for target, online in zip(self.critic_target.buffers(), self.critic.buffers(), strict=True):
-                target.copy_(online)  # running statistics of batch normalisation, if any
+            for behind, ahead in zip(self.critic_target.buffers(), self.critic.buffers(), strict=True):
+                behind.copy_(ahead)  # running statistics of batch normalisation, if any
         self._log_mean("train/critic_loss", loss)
 
     def _optimise_actor(self, loss: th.Tensor) -> None:
@@ -397,6 +402,7 @@ class OfflineToOnlineSAC(SAC):
     def _step_entropy_coef(self, log_prob: th.Tensor) -> None:
         assert self.log_ent_coef is not None
         assert self.ent_coef_optimizer is not None
+        assert isinstance(self.target_entropy, float)
         loss = -(self.log_ent_coef * (log_prob.detach() + self.target_entropy)).mean()
         self.ent_coef_optimizer.zero_grad()
         loss.backward()

@@ -104,10 +104,14 @@ class EnsembleSACPolicy(SACPolicy):
 
         learning_rate = lr_schedule(1)
         self.critic.optimizer = self.optimizer_class(
-            self.critic.parameters(), lr=learning_rate, **self.optimizer_kwargs  # type: ignore[call-arg]
+            self.critic.parameters(),
+            lr=learning_rate,  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
         )
         self.actor.optimizer = self.optimizer_class(
-            actor_parameters, lr=learning_rate, **self.optimizer_kwargs  # type: ignore[call-arg]
+            actor_parameters,
+            lr=learning_rate,  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
         )
 
     def make_features_extractor(self) -> StandardizedExtractor:

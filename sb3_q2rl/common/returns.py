@@ -29,8 +29,8 @@ def monte_carlo_returns(
 
     A time limit says nothing about what would have come after it. One rule for every task: the last reward goes on for
     ever, G_T = r_last / (1 - gamma), as if the state at the cut were absorbing. In a sparse task this gives an episode
-    that never succeeds r_neg / (1 - gamma) at every step, the value that the TD target (which bootstraps at time limits)
-    converges to. ``"zero"`` is the plain finite sum.
+    that never succeeds r_neg / (1 - gamma) at every step, the value that the TD target (which bootstraps at time
+    limits) converges to. ``"zero"`` is the plain finite sum.
 
     :param rewards: (T,) rewards of one episode, in order
     :param terminated: The episode ended in a terminal state, not at a time limit

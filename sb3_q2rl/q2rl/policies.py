@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 
@@ -30,7 +31,7 @@ class GatedSACPolicy(EnsembleSACPolicy):
         value_net_arch: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.value_kwargs = {
+        self.value_kwargs: dict[str, Any] = {
             "bc_temperature": bc_temperature,
             "n_members": n_values,
             "net_arch": value_net_arch or [256, 256],
@@ -39,6 +40,7 @@ class GatedSACPolicy(EnsembleSACPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
+        assert isinstance(self.action_space, spaces.Box)
         self.q_estimate = QEstimate(
             self.observation_space,
             self.action_space,
@@ -50,7 +52,7 @@ class GatedSACPolicy(EnsembleSACPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
-            "bc_temperature": self.value_kwargs["bc_temperature"],
+            "bc_temperature": self.q_estimate.bc_temperature,
             "n_values": self.value_kwargs["n_members"],
             "value_net_arch": self.value_kwargs["net_arch"],
         }

@@ -39,7 +39,7 @@ class ValueFit(NamedTuple):
 
 class QEstimate(BaseModel):
     """
-    The BC policy's Q-function, read off its likelihoods (Q2RL, eq. Q-estimation), with pi_BC(a|s) ∝ exp(Q_BC(s,a)/alpha):
+    The BC policy's Q-function, read off its likelihoods (Q2RL, eq. Q-estimation), with pi_BC(a|s) ∝ exp(Q_BC/alpha):
 
         Q̂_BC(s, a) = V_BC(s) + alpha (log pi_BC(a|s) + H[pi_BC(.|s)])
 

@@ -35,8 +35,8 @@ class QGatedSAC(OfflineToOnlineSAC):
     https://arxiv.org/abs/2605.05172).
 
     1. The BC policy plays ``n_bc_episodes`` whole episodes; they count as environment steps.
-    2. V_BC is fitted to their returns, which gives Q̂_BC = V_BC + alpha (log pi_BC + H) (*Q-estimation*). The critics and
-       the actor start from the same episodes (*Q-initialisation*).
+    2. V_BC is fitted to their returns, which gives Q̂_BC = V_BC + alpha (log pi_BC + H) (*Q-estimation*). The critics
+       and the actor start from the same episodes (*Q-initialisation*).
     3. From then on, at every step, the action with the higher value is executed (*Q-gating*), and SAC learns from it.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
@@ -171,7 +171,9 @@ class QGatedSAC(OfflineToOnlineSAC):
         super()._setup_model()
         self.policy.q_estimate.bc_temperature = self.bc_temperature  # load(path, bc_temperature=...) may change it
         if self._bc is None:
-            raise ValueError("`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy.")
+            raise ValueError(
+                "`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy."
+            )
         if self.n_bc_episodes < 1:
             raise ValueError(f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs at least one episode.")
         if not 0 <= self.bc_loss_weight <= 1:
@@ -260,9 +262,9 @@ class QGatedSAC(OfflineToOnlineSAC):
         self.logger.record("q_estimation/seconds", seconds)
         if self.verbose > 0:
             print(
-                f"Q-estimation: {len(episodes)} BC episodes, {len(rows)} steps; V_BC explains {fit.r2:.0%} of the held-out "
-                f"returns (error {fit.rmse:.3g}). {self.q_init_steps} steps of Q-initialisation, {seconds:.0f} s in all. "
-                f"The gate opens at step {self.num_timesteps}."
+                f"Q-estimation: {len(episodes)} BC episodes, {len(rows)} steps; V_BC explains {fit.r2:.0%} of the "
+                f"held-out returns (error {fit.rmse:.3g}). {self.q_init_steps} steps of Q-initialisation, "
+                f"{seconds:.0f} s in all. The gate opens at step {self.num_timesteps}."
             )
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
@@ -279,6 +281,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
             batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
+            assert batch.mc_returns is not None
             targets = batch.mc_returns + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
             q_values = self.critic(batch.observations, batch.actions)
             self._optimise_critic((q_values - targets).square().mean(dim=1).sum())
@@ -308,7 +311,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         obs = batch.observations
         if self._vec_normalize_env is not None:
             arrays = {key: value.cpu().numpy() for key, value in obs.items()}
-            raw = self._vec_normalize_env.unnormalize_obs(arrays)
+            raw: Any = self._vec_normalize_env.unnormalize_obs(arrays)
             obs = {key: th.as_tensor(value, device=self.device) for key, value in raw.items()}
         step: BCStep = self._bc.step(obs, None, np.ones(batch_size, dtype=bool), deterministic=True)
         return batch._replace(bc_actions=step.actions)
@@ -333,21 +336,22 @@ class QGatedSAC(OfflineToOnlineSAC):
             advice = "Raise `total_timesteps`, or lower `n_bc_episodes`."
             if n_finished == 0:
                 raise RuntimeError(
-                    f"Not one episode of the BC policy ended within {self.num_timesteps} steps, so its Q-function could "
-                    f"not be estimated. {advice} An environment without a time limit needs one (gymnasium's TimeLimit)."
+                    f"Not one episode of the BC policy ended within {self.num_timesteps} steps, so its Q-function "
+                    f"could not be estimated. {advice} An environment without a time limit needs one (gymnasium's TimeLimit)."
                 )
             warnings.warn(
-                f"learn() ended in the estimation phase: {n_finished} of {self.n_bc_episodes} BC episodes finished. The "
-                f"model acts as the BC policy so far. {advice} learn(..., reset_num_timesteps=False) goes on from here.",
+                f"learn() ended in the estimation phase: {n_finished} of {self.n_bc_episodes} BC episodes finished. "
+                f"The model acts as the BC policy so far. {advice} "
+                "learn(..., reset_num_timesteps=False) goes on from here.",
                 stacklevel=2,
             )
         return self
 
     @classmethod
-    def load(cls: type[SelfQGatedSAC], *args: Any, **kwargs: Any) -> SelfQGatedSAC:  # type: ignore[override]
+    def load(cls: type[SelfQGatedSAC], *args: Any, **kwargs: Any) -> SelfQGatedSAC:
         """
-        As in SB3. ``bc_policy=...`` replaces the BC policy; if its weights differ from those the model was trained with,
-        Q̂_BC is estimated again.
+        As in SB3. ``bc_policy=...`` replaces the BC policy; if its weights differ from those the model was trained
+        with, Q̂_BC is estimated again.
         """
         model = super().load(*args, **kwargs)
         if model._bc_is_new:
