@@ -242,9 +242,10 @@ class OfflineToOnlineSAC(SAC):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
+        assert self._last_episode_starts is not None
         noise = None if action_noise is None else th.as_tensor(action_noise(), dtype=th.float32, device=self.device)
         self._decision = self._decide(
-            self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise  # type: ignore[arg-type]
+            self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise
         )
         scaled = self._decision.actions.cpu().numpy()
         return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]
