@@ -337,7 +337,8 @@ class QGatedSAC(OfflineToOnlineSAC):
             if n_finished == 0:
                 raise RuntimeError(
                     f"Not one episode of the BC policy ended within {self.num_timesteps} steps, so its Q-function "
-                    f"could not be estimated. {advice} An environment without a time limit needs one (gymnasium's TimeLimit)."
+                    f"could not be estimated. {advice} An environment without a time limit needs one (gymnasium's "
+                    "TimeLimit)."
                 )
             warnings.warn(
                 f"learn() ended in the estimation phase: {n_finished} of {self.n_bc_episodes} BC episodes finished. "
