@@ -331,7 +331,8 @@ class QGatedSAC(OfflineToOnlineSAC):
         :raises RuntimeError: not one BC episode ended, so nothing could be estimated
         """
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        if not self.has_started:
+        stopped_by_callback = self.num_timesteps < self._total_timesteps
+        if not self.has_started and not stopped_by_callback:
             n_finished = self.replay_buffer.n_bc_episodes
             advice = "Raise `total_timesteps`, or lower `n_bc_episodes`."
             if n_finished == 0:
