@@ -37,8 +37,8 @@ def open_bc_policy(bc_policy: Any, device: th.device | str) -> BCPolicy:
         bc_policy.to(device)
         return bc_policy
     raise TypeError(
-        f"`bc_policy` is a {type(bc_policy).__name__}; expected the name of a shipped policy, the path of a checkpoint, "
-        "or an object with `is_recurrent`, `step()` and `to()` (see sb3_q2rl.bc.BCPolicy)."
+        f"`bc_policy` is a {type(bc_policy).__name__}; expected the name of a shipped policy, the path of a "
+        "checkpoint, or an object with `is_recurrent`, `step()` and `to()` (see sb3_q2rl.bc.BCPolicy)."
     )
 
 
@@ -71,9 +71,7 @@ def rebuild(record: BCRecord, device: th.device | str) -> BCPolicy:
     :raises ValueError: the file is there, with other weights
     """
     if record["checkpoint"] is not None:
-        policy = GaussianBCPolicy.from_checkpoint(record["checkpoint"])
-        policy.to(device)
-        return policy
+        return GaussianBCPolicy.from_checkpoint(record["checkpoint"]).to(device)
     if not Path(record["source"]).exists():
         raise FileNotFoundError(
             f"This model was trained with the BC policy `{record['source']}`, whose weights are not part of the saved "

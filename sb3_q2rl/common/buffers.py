@@ -18,7 +18,7 @@ INITIAL_ROWS = 4096
 
 
 class BCSamples(NamedTuple):
-    """A batch with SB3's fields first. BC fields are (batch, ...) and ``None`` where the buffer cannot know them (HER)."""
+    """A batch with SB3's fields first. BC fields are (batch, ...), ``None`` where the buffer cannot know them (HER)."""
 
     observations: Any
     actions: th.Tensor
@@ -54,8 +54,13 @@ class _BCColumns(ReplayBuffer):
       checkpointing a young run, costs only what was recorded.
 
     :param buffer_size: Maximum number of transitions
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: Where samples go
+    :param n_envs: Number of environments, each has a column
     :param gamma: Discount factor of the returns
     :param truncation_tail: What follows a truncated episode, see :func:`monte_carlo_returns`
+    :param kwargs: For SB3's buffer of the kind
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class _BCColumns(ReplayBuffer):
         buffer_size: int,
         observation_space: spaces.Space,
         action_space: spaces.Space,
-        *args: Any,
+        device: th.device | str = "auto",
         n_envs: int = 1,
         gamma: float = 0.99,
         truncation_tail: TruncationTail = "repeat_last",
@@ -72,7 +77,7 @@ class _BCColumns(ReplayBuffer):
         check_tail(truncation_tail, gamma)
         self.max_rows = max(buffer_size // n_envs, 1)
         rows = min(self.max_rows, INITIAL_ROWS)
-        super().__init__(rows * n_envs, observation_space, action_space, *args, n_envs=n_envs, **kwargs)
+        super().__init__(rows * n_envs, observation_space, action_space, device=device, n_envs=n_envs, **kwargs)
         self.gamma = gamma
         self.truncation_tail = truncation_tail
         self.bc_actions = np.zeros((rows, n_envs, self.action_dim), dtype=np.float32)
@@ -95,7 +100,7 @@ class _BCColumns(ReplayBuffer):
             self.bc_acted[row, env_idx] = bc_step[3]
         self.mc_returns[row] = np.nan
         self._episode_length += 1
-        for env_idx in np.flatnonzero(done):
+        for env_idx in np.flatnonzero(done).tolist():
             self._finish_episode(row, env_idx)
 
     def _finish_episode(self, last_row: int, env_idx: int) -> None:
@@ -152,7 +157,7 @@ class _BCColumns(ReplayBuffer):
         for env_idx in range(self.n_envs):
             known = ~np.isnan(self.mc_returns[in_order, env_idx])
             start = 0
-            for end in np.flatnonzero(known & (self.dones[in_order, env_idx] > 0)):
+            for end in np.flatnonzero(known & (self.dones[in_order, env_idx] > 0)).tolist():
                 rows = in_order[start : end + 1]
                 start = end + 1
                 rows = rows[~np.isnan(self.mc_returns[rows, env_idx])]  # without the stump of a forgotten episode
@@ -169,9 +174,11 @@ class _BCColumns(ReplayBuffer):
 
         def observations(stored: Any) -> Any:
             if isinstance(stored, dict):
-                picked: Any = {key: value[rows, env_indices] for key, value in stored.items()}
-                return {key: self.to_torch(value) for key, value in self._normalize_obs(picked, env).items()}
-            return self.to_torch(self._normalize_obs(stored[rows, env_indices], env))
+                picked = {key: value[rows, env_indices] for key, value in stored.items()}
+                normalized: Any = self._normalize_obs(picked, env)
+                return {key: self.to_torch(value) for key, value in normalized.items()}
+            normalized = self._normalize_obs(stored[rows, env_indices], env)
+            return self.to_torch(normalized)
 
         # A time limit is no terminal state: bootstrap there
         dones = self.dones[rows, env_indices] * (1 - self.timeouts[rows, env_indices])
@@ -242,11 +249,11 @@ class BCReplayBuffer(_BCColumns):
     """For flat and image observations."""
 
 
-class BCDictReplayBuffer(_BCColumns, DictReplayBuffer):
+class BCDictReplayBuffer(_BCColumns, DictReplayBuffer):  # type: ignore[misc]  # our samples are another tuple
     """For Dict observations."""
 
 
-class BCHerReplayBuffer(_BCColumns, HerReplayBuffer):
+class BCHerReplayBuffer(_BCColumns, HerReplayBuffer):  # type: ignore[misc]
     """
     Hindsight experience replay. Relabelled transitions have another goal than the one the BC policy was asked about,
     so ``sample`` leaves the BC fields empty and the algorithm asks a memoryless BC policy again.

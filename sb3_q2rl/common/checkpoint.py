@@ -147,7 +147,9 @@ def resume(algorithm: type[Model], directory: str | Path, env: GymEnv, **kwargs:
 def _restore_normalization(file: Path, normalizer: VecNormalize | None) -> None:
     if file.exists() != (normalizer is not None):
         had, has = ("with", "is not") if file.exists() else ("without", "is")
-        raise ValueError(f"The run was made {had} VecNormalize, but `env` {has} wrapped in it. Make it as for the first start.")
+        raise ValueError(
+            f"The run was made {had} VecNormalize, but `env` {has} wrapped in it. Make it as for the first start."
+        )
     if normalizer is not None:
         saved = VecNormalize.load(str(file), normalizer.venv)
         normalizer.obs_rms, normalizer.ret_rms = saved.obs_rms, saved.ret_rms
@@ -198,7 +200,7 @@ def _remove(path: Path) -> None:
 
 def _generator_states(env: VecEnv | None) -> dict[str, Any]:
     """The states of all random generators as plain numbers and tensors."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": [name, th.as_tensor(keys.astype(np.int64)), *rest],  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What can be wrong with what a user gives, each with one message that says what came, what was expected, what to do."""
+"""What can be wrong with what a user gives: what came, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def action_space_is_finite_box(space: spaces.Space) -> None:
     if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
         raise ValueError(
             f"`env` has the action space {space}; expected a Box with finite bounds, in which BC and RL actions are "
-            "scaled to [-1, 1]. Give the space finite bounds (gymnasium.wrappers.RescaleAction needs them, too), or wrap "
-            "the environment in one that turns continuous actions into yours."
+            "scaled to [-1, 1]. Declare the bounds that the environment has, or wrap it in one that turns continuous "
+            "actions into its own."
         )
 
 
@@ -47,14 +47,17 @@ def update_schedule(model: OfflineToOnlineSAC) -> None:
         )
     steps = model.gradient_steps
     if steps == 0:
-        raise ValueError("`gradient_steps`=0 would never learn. Use a positive number, or -1 for one per environment step.")
+        raise ValueError(
+            "`gradient_steps`=0 would never learn. Use a positive number, or -1 for one per environment step."
+        )
     if steps < 0 and delay > 1:
         freq = model.train_freq
         n_steps, unit = freq if isinstance(freq, tuple | TrainFreq) else (freq, "step")
         if unit in ("episode", TrainFrequencyUnit.EPISODE):
             raise ValueError(
-                "`gradient_steps=-1` with `train_freq` in episodes gives a varying number of steps, which `policy_delay` "
-                f"={delay} cannot divide. Use `train_freq` in steps, a fixed `gradient_steps`, or `policy_delay=1`."
+                "`gradient_steps=-1` with `train_freq` in episodes gives a varying number of steps, which "
+                f"`policy_delay`={delay} cannot divide. "
+                "Use `train_freq` in steps, a fixed `gradient_steps`, or `policy_delay=1`."
             )
         steps = n_steps * model.n_envs
     if steps > 0 and steps % delay != 0:
@@ -67,7 +70,9 @@ def update_schedule(model: OfflineToOnlineSAC) -> None:
 def buffer_options(model: OfflineToOnlineSAC) -> None:
     """:raises ValueError: options of SAC that would be ignored"""
     if model.n_steps != 1:
-        raise ValueError(f"`n_steps`={model.n_steps}: n-step returns are not supported by {type(model).__name__}, use 1.")
+        raise ValueError(
+            f"`n_steps`={model.n_steps}: n-step returns are not supported by {type(model).__name__}, use 1."
+        )
     if model.optimize_memory_usage:
         raise ValueError(
             "`optimize_memory_usage=True` cannot tell time limits from terminal states, and the value estimate needs "
@@ -79,8 +84,9 @@ def buffer_class(replay_buffer_class: type) -> None:
     """:raises ValueError: a buffer without the BC columns"""
     if not issubclass(replay_buffer_class, _BCColumns):
         raise ValueError(
-            f"`replay_buffer_class`={replay_buffer_class.__name__} does not store the BC policy's actions. Leave it out, "
-            "use HerReplayBuffer, or derive yours from sb3_q2rl.common.buffers.BCReplayBuffer or BCDictReplayBuffer."
+            f"`replay_buffer_class`={replay_buffer_class.__name__} does not store the BC policy's actions. Leave it "
+            "out, use HerReplayBuffer, or "
+            "derive yours from sb3_q2rl.common.buffers.BCReplayBuffer or BCDictReplayBuffer."
         )
 
 
@@ -102,9 +108,11 @@ def bc_policy_fits(bc: BCPolicy, policy: BasePolicy, device: th.device) -> None:
     """
     space = policy.observation_space
     samples = [space.sample() for _ in range(2)]
-    batch: Any = np.stack(samples) if not isinstance(space, spaces.Dict) else {
-        key: np.stack([sample[key] for sample in samples]) for key in space.spaces
-    }
+    batch: Any = (
+        np.stack(samples)
+        if not isinstance(space, spaces.Dict)
+        else {key: np.stack([sample[key] for sample in samples]) for key in space.spaces}
+    )
     obs, _ = policy.obs_to_tensor(batch)
     try:
         with th.no_grad():
@@ -125,13 +133,14 @@ def bc_step_is_sound(step: BCStep) -> None:
     largest = step.actions.abs().max().item()
     if not largest <= 1 + 1e-5:  # also catches NaN
         raise ValueError(
-            f"`bc_policy` gave an action of {'NaN' if np.isnan(largest) else f'magnitude {largest:.3g}'}; expected finite "
-            "numbers in [-1, 1]. Check the checkpoint's weights and the scale of its actions and observations."
+            f"`bc_policy` gave an action of {'NaN' if np.isnan(largest) else f'magnitude {largest:.3g}'}; expected "
+            "finite numbers in [-1, 1]. Check the checkpoint's weights and the scale of its actions and observations."
         )
     for name, values in (("log-probability", step.log_prob), ("entropy", step.entropy)):
         if values is not None and not bool(th.isfinite(values).all()):
             raise ValueError(
-                f"`bc_policy` gave a {name} that is not finite. Are its standard deviations floored, its weights finite?"
+                f"`bc_policy` gave a {name} that is not finite. Are its standard deviations floored, "
+                "its weights finite?"
             )
 
 
@@ -140,13 +149,13 @@ def rewards_are_finite(rewards: np.ndarray, infos: list[dict[str, Any]]) -> None
     if not np.isfinite(rewards).all():
         i = int(np.flatnonzero(~np.isfinite(rewards))[0])
         raise ValueError(
-            f"Environment {i} gave the reward {rewards[i]}; expected a finite number. One such reward would spoil every "
-            f"value. Mend the environment's reward (its info had the keys {sorted(infos[i])})."
+            f"Environment {i} gave the reward {rewards[i]}; expected a finite number. One such reward would spoil "
+            f"every value. Mend the environment's reward (its info had the keys {sorted(infos[i])})."
         )
 
 
 def demonstrations_fit(model: OfflineToOnlineSAC) -> None:
-    """:raises ValueError: another observation or action shape than the environment's, or a buffer that cannot hold them"""
+    """:raises ValueError: other observations or actions than the environment's, or a buffer that cannot hold them"""
     demonstrations, observation_space, action_space = model.demonstrations, model.observation_space, model.action_space
     assert isinstance(demonstrations, Demonstrations)
     if isinstance(model.replay_buffer, HerReplayBuffer):
@@ -173,6 +182,6 @@ def demonstrations_fit(model: OfflineToOnlineSAC) -> None:
         )
     if demonstrations.action_dim != get_action_dim(action_space):
         raise ValueError(
-            f"`demonstrations` have {demonstrations.action_dim}-dimensional actions, but the environment's action space "
-            f"is {action_space}. Are they of another robot?"
+            f"`demonstrations` have {demonstrations.action_dim}-dimensional actions, but the environment's action "
+            f"space is {action_space}. Are they of another robot?"
         )

@@ -16,8 +16,8 @@ from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
 
 class GateEvalCallback(BaseCallback):
     """
-    Evaluate when the gate opens, and every ``eval_freq`` steps from then on. Logs ``eval/success_rate`` (the model as it
-    acts), ``eval/rl_success_rate`` and ``eval/bc_success_rate``. The BC policy does not change: it is played once.
+    Evaluate when the gate opens, and every ``eval_freq`` steps from then on. Logs ``eval/success_rate`` (the model as
+    it acts), ``eval/rl_success_rate`` and ``eval/bc_success_rate``. The BC policy does not change: it is played once.
 
     :param eval_env: An environment of its own; a vector of them is faster
     :param n_eval_episodes: Episodes for each of the three

@@ -65,8 +65,8 @@ def evaluate(
     normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
     if (normalizer is None) != (model.get_vec_normalize_env() is None):
         raise ValueError(
-            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that the "
-            "model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
+            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that "
+            "the model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
         )
     successes: list[bool] = []
 

@@ -1,4 +1,5 @@
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,17 +20,28 @@ def fill(buffer, n_rows, n_envs, lengths, bc_until=10**9, truncate=False):
         obs = np.array([[t, e] for e in range(n_envs)], np.float32)
         done = np.array([(t + 1) % lengths[e] == 0 for e in range(n_envs)])
         infos = [
-            {"bc_step": (t * 0.001 + e, t + 10 * e, -t, t < bc_until), "TimeLimit.truncated": bool(done[e] and truncate)}
+            {
+                "bc_step": (t * 0.001 + e, t + 10 * e, -t, t < bc_until),
+                "TimeLimit.truncated": bool(done[e] and truncate),
+            }
             for e in range(n_envs)
         ]
         wrap = (lambda x: {"a": x, "b": x[:, :1]}) if isinstance(buffer, BCDictReplayBuffer) else (lambda x: x)
-        buffer.add(wrap(obs), wrap(obs + [1, 0]), np.full((n_envs, 1), t / 1000), np.arange(n_envs) + 1.0, done, infos)
+        buffer.add(
+            wrap(obs),
+            wrap(obs + np.array([1, 0])),
+            np.full((n_envs, 1), t / 1000),
+            np.arange(n_envs) + 1.0,
+            done,
+            infos,
+        )
 
 
 @pytest.mark.parametrize("kind", ["flat", "dict"])
 @pytest.mark.parametrize(("n_rows", "capacity"), [(20, 100), (70, 30)])
 def test_columns_stay_aligned_with_3_environments_growth_and_wrap_around(monkeypatch, kind, n_rows, capacity):
     monkeypatch.setattr(buffers, "INITIAL_ROWS", 8)
+    buffer: BCReplayBuffer | BCDictReplayBuffer
     if kind == "flat":
         buffer = BCReplayBuffer(capacity * 3, OBS, ACT, n_envs=3, gamma=GAMMA)
     else:
@@ -39,7 +51,7 @@ def test_columns_stay_aligned_with_3_environments_growth_and_wrap_around(monkeyp
     fill(buffer, n_rows, 3, lengths)
     assert buffer.size() == min(n_rows, capacity)
     assert buffer.full == (n_rows >= capacity)
-    batch = buffer.sample(500)
+    batch: Any = buffer.sample(500)
     obs = batch.observations if kind == "flat" else batch.observations["a"]
     next_obs = batch.next_observations if kind == "flat" else batch.next_observations["a"]
     t, env = obs.numpy().T
@@ -55,7 +67,7 @@ def test_columns_stay_aligned_with_3_environments_growth_and_wrap_around(monkeyp
     finished = t + to_go <= n_rows
     expected = (env + 1) * (1 - GAMMA**to_go) / (1 - GAMMA)
     np.testing.assert_allclose(batch.mc_returns[finished], expected[finished], rtol=1e-5)
-    assert np.isnan(batch.mc_returns[~finished]).all()
+    assert batch.mc_returns[~finished].isnan().all()
 
 
 def test_time_limits_are_no_terminal_states():
@@ -90,7 +102,7 @@ def test_an_episode_cut_by_a_reset_is_not_continued_by_the_next():
     fill(buffer, 3, 1, [100])
     buffer.forget_open_episodes()
     fill(buffer, 4, 1, [4])
-    (rows, _), = buffer.bc_episodes()
+    ((rows, _),) = buffer.bc_episodes()
     assert rows.tolist() == [3, 4, 5, 6]
     assert np.isnan(buffer.mc_returns[:3, 0]).all()
 
@@ -122,7 +134,7 @@ def test_demonstrations_keep_their_order_and_returns(n_envs):
     assert buffer.size() == 2 + -(-15 // n_envs)
     stored = buffer.observations[2 : buffer.pos].transpose(1, 0, 2).reshape(-1, 2)[:15, 0]
     np.testing.assert_array_equal(np.sort(stored), np.arange(15))
-    batch = buffer.gather(np.repeat(np.arange(2, buffer.pos), n_envs), np.tile(np.arange(n_envs), buffer.pos - 2))
+    batch: Any = buffer.gather(np.repeat(np.arange(2, buffer.pos), n_envs), np.tile(np.arange(n_envs), buffer.pos - 2))
     step = batch.observations[:, 0].numpy().astype(int)
     np.testing.assert_allclose(batch.actions, batch.bc_actions)
     np.testing.assert_allclose(batch.actions[:, 0], demos.actions[step, 0])

@@ -1,25 +1,29 @@
+from typing import Any, cast
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from sb3_q2rl.common.critics import EnsembleCritic, EnsembleMLP
+from sb3_q2rl.common.critics import EnsembleCritic, EnsembleLayerNorm, EnsembleLinear, EnsembleMLP
+from sb3_q2rl.common.extractors import StandardizedExtractor
 
 
 def separate_mlp(ensemble: EnsembleMLP, member: int) -> nn.Sequential:
     """Member k rebuilt from torch's own layers."""
     layers: list[nn.Module] = []
-    for i, linear in enumerate([*ensemble.hidden, ensemble.output]):
+    linears: list[Any] = [*ensemble.hidden, ensemble.output]
+    for i, linear in enumerate(linears):
         plain = nn.Linear(*linear.weight.shape[1:])
         plain.weight.data = linear.weight[member].T.detach().clone()
         plain.bias.data = linear.bias[member, 0].detach().clone()
         layers.append(plain)
         if i < len(ensemble.hidden):
             if ensemble.norms is not None:
-                norm = nn.LayerNorm(linear.weight.shape[2])
-                norm.weight.data = ensemble.norms[i].weight[member, 0].detach().clone()
-                norm.bias.data = ensemble.norms[i].bias[member, 0].detach().clone()
+                norm, norms = nn.LayerNorm(linear.weight.shape[2]), cast(EnsembleLayerNorm, ensemble.norms[i])
+                norm.weight.data = norms.weight[member, 0].detach().clone()
+                norm.bias.data = norms.bias[member, 0].detach().clone()
                 layers.append(norm)
             layers.append(nn.ReLU())
     return nn.Sequential(*layers)
@@ -50,7 +54,7 @@ def test_members_do_not_share_gradients():
 
 def test_initialised_as_torch_initialises_linear_layers():
     th.manual_seed(0)
-    weight = EnsembleMLP(50, 64, [64]).hidden[0].weight
+    weight = cast(EnsembleLinear, EnsembleMLP(50, 64, [64]).hidden[0]).weight
     reference = th.stack([nn.Linear(64, 64).weight for _ in range(50)])
     np.testing.assert_allclose(weight.std().item(), reference.std().item(), rtol=0.02)
     np.testing.assert_allclose(weight.abs().max().item(), reference.abs().max().item(), rtol=0.01)
@@ -58,7 +62,8 @@ def test_initialised_as_torch_initialises_linear_layers():
 
 def test_critic_scale_shifts_and_scales_the_value():
     space = spaces.Box(-1, 1, (3,))
-    critic = EnsembleCritic(space, spaces.Box(-1, 1, (2,)), [8], FlattenExtractor(space), 3, n_critics=2)
+    extractor = StandardizedExtractor(space, FlattenExtractor(space))
+    critic = EnsembleCritic(space, spaces.Box(-1, 1, (2,)), [8], extractor, 3, n_critics=2)
     obs, actions = th.randn(4, 3), th.randn(4, 2)
     before = critic(obs, actions)
     critic.set_scale(th.tensor(-200.0), th.tensor(50.0))

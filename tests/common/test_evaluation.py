@@ -1,6 +1,7 @@
 """Success is counted rightly, for the right actor, and evaluating changes nothing about the run."""
 
 import csv
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -89,8 +90,12 @@ def test_callback_evaluates_when_the_gate_opens_and_regularly(tmp_path):
     callback = GateEvalCallback(reach(n_envs=2), n_eval_episodes=4, eval_freq=40, csv_path=tmp_path / "a" / "eval.csv")
     model = small_model(n_bc_episodes=3)
     opened = []
-    watch = ConvertCallback(lambda local, _: opened.append(local["self"].has_started) or True)
-    model.learn(200, [callback, watch])
+
+    def watch(local, _):
+        opened.append(local["self"].has_started)
+        return True
+
+    model.learn(200, [callback, ConvertCallback(watch)])
     steps = [row["timesteps"] for row in callback.history]
     assert steps[0] == opened.index(True)
     assert np.diff(steps).tolist() == [40] * (len(steps) - 1)
@@ -114,7 +119,8 @@ def test_evaluating_does_not_change_the_run():
 
 
 def test_callback_normalises_as_the_model_learns_and_does_not_learn_from_evaluation():
-    env, eval_env = (VecNormalize(reach(seed=seed), norm_reward=False) for seed in (0, 1))
+    env: Any = VecNormalize(reach(seed=0), norm_reward=False)
+    eval_env: Any = VecNormalize(reach(seed=1), norm_reward=False)
     witness = Witness()
     model = small_model(env, witness)
     callback = GateEvalCallback(eval_env, 3, eval_freq=50)

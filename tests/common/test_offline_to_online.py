@@ -1,6 +1,7 @@
 """The update loop against closed forms, an independent implementation, and SB3's own SAC."""
 
 import math
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -60,10 +61,10 @@ def test_chain_with_exact_q(ends_at_last_place):
         moves[3] = 0
     rewards = np.arange(4) - 0.25
     values = np.linalg.solve(np.eye(4) - gamma * moves, rewards)
-    for action in (-0.8, 0.0, 0.5):
-        exact = np.arange(4) - action**2 + gamma * moves @ values
+    for asked in (-0.8, 0.0, 0.5):
+        exact = np.arange(4) - asked**2 + gamma * moves @ values
         with th.no_grad():
-            q_values = model.critic(th.eye(4), th.full((4, 1), action))
+            q_values = model.critic(th.eye(4), th.full((4, 1), asked))
         np.testing.assert_allclose(q_values, np.stack([exact, exact]), atol=0.25)
     # Far apart from the values that a time limit mistaken for an end would give (and those of the other half)
     assert values.min() > 4.5 if not ends_at_last_place else values.max() < 4.0
@@ -194,15 +195,24 @@ def test_update_against_an_independent_implementation(policy_delay, ent_coef):
 def test_with_sacs_options_it_is_sac(monkeypatch, ent_coef):
     """Two critics, both in the target, no LayerNorm: the same parameters as SB3's SAC after a few updates."""
     # SB3 draws its noise in another order. Without noise the order cannot matter
-    monkeypatch.setattr(th.distributions.Normal, "rsample", lambda self, sample_shape=th.Size(): self.loc)
-    common = {"ent_coef": ent_coef, "gamma": 0.9, "tau": 0.2, "batch_size": 16, "seed": 0, "device": "cpu", "learning_rate": 1e-2}
+    monkeypatch.setattr(th.distributions.Normal, "rsample", lambda self, sample_shape=(): self.loc)
+    common = {
+        "ent_coef": ent_coef,
+        "gamma": 0.9,
+        "tau": 0.2,
+        "batch_size": 16,
+        "seed": 0,
+        "device": "cpu",
+        "learning_rate": 1e-2,
+    }
     policy_kwargs = {"net_arch": [16], "n_critics": 2}
     sac = SAC("MlpPolicy", reach(), policy_kwargs=policy_kwargs, **common)
     ours = OfflineToOnlineSAC(reach(), policy_kwargs={**policy_kwargs, "layer_norm": False}, **common)
-    for k, q_net in enumerate(sac.critic.q_networks):
-        for nets, target in ((q_net, ours.critic), (sac.critic_target.q_networks[k], ours.critic_target)):
-            linears = [m for m in nets if isinstance(m, nn.Linear)]
-            for linear, layer in zip(linears, [*target.q_networks.hidden, target.q_networks.output], strict=True):
+    for theirs, own in ((sac.critic, ours.critic), (sac.critic_target, ours.critic_target)):
+        layers: list[Any] = [*own.q_networks.hidden, own.q_networks.output]
+        for k, q_net in enumerate(theirs.q_networks):
+            linears = [m for m in q_net.modules() if isinstance(m, nn.Linear)]
+            for linear, layer in zip(linears, layers, strict=True):
                 layer.weight.data[k], layer.bias.data[k, 0] = linear.weight.data.T, linear.bias.data
     ours.actor.load_state_dict(sac.actor.state_dict(), strict=False)
     batches = [random_batch(16) for _ in range(4)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import nullcontext
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -45,7 +46,9 @@ def test_bc_policy_of_another_observation():
 
 def test_bc_policy_of_another_action():
     policy = GaussianBCPolicy(2, 7, net_arch=(8,)).eval()
-    with pytest.raises(ValueError, match=r"actions of shape \(7,\), but .* wants \(2,\)\. Is it the policy of another robot"):
+    with pytest.raises(
+        ValueError, match=r"actions of shape \(7,\), but .* wants \(2,\)\. Is it the policy of another robot"
+    ):
         small_model(bc_policy=policy)
 
 
@@ -118,24 +121,33 @@ class Spaces(ReachEnv):
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.MultiBinary(2)], ids=lambda s: type(s).__name__
+    "space",
+    [spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.MultiBinary(2)],
+    ids=lambda s: type(s).__name__,
 )
 @pytest.mark.parametrize("named", [True, False])
 def test_action_space_is_no_finite_box(space, named):
-    first = ("MlpPolicy",) if named else ()
+    make = partial(QGatedSAC, "MlpPolicy") if named else QGatedSAC
     with pytest.raises(ValueError, match=r"`env` has the action space .*; expected a Box with finite bounds"):
-        QGatedSAC(*first, Spaces(space), bc_policy=WalkHome())
+        make(Spaces(space), bc_policy=WalkHome())
 
 
 def test_no_environment():
-    for args in ((), ("MlpPolicy",)):
+    for make in (QGatedSAC, partial(QGatedSAC, "MlpPolicy")):
         with pytest.raises(ValueError, match=r"`env` is missing: write QGatedSAC\(env, \.\.\.\)"):
-            QGatedSAC(*args, bc_policy=WalkHome())
+            make(bc_policy=WalkHome())
 
 
 def test_no_finished_episode():
-    with pytest.raises(RuntimeError, match=r"Not one episode of the BC policy ended within 3 steps.*Raise `total_timesteps`"):
+    with pytest.raises(
+        RuntimeError, match=r"Not one episode of the BC policy ended within 3 steps.*Raise `total_timesteps`"
+    ):
         small_model().learn(3)
+
+
+def test_a_callback_may_stop_the_estimation_phase():
+    model = small_model().learn(100, lambda local, _: local["self"].num_timesteps < 3)
+    assert model.num_timesteps == 3
 
 
 def test_too_few_finished_episodes():
@@ -146,6 +158,10 @@ def test_too_few_finished_episodes():
 class BadReward(gym.Wrapper):
     steps = 0
 
+    def __init__(self, bad_step):
+        super().__init__(ReachEnv())
+        self.bad_step = bad_step
+
     def step(self, action):
         self.steps += 1
         obs, reward, *rest = self.env.step(action)
@@ -154,16 +170,16 @@ class BadReward(gym.Wrapper):
 
 @pytest.mark.parametrize("bad_step", [3, 50])
 def test_rewards_that_are_no_numbers(bad_step):
-    env = BadReward(ReachEnv())
-    env.bad_step = bad_step
-    model = small_model(env)
+    model = small_model(BadReward(bad_step))
     with pytest.raises(ValueError, match="Environment 0 gave the reward nan; expected a finite number"):
         model.learn(100)
     assert np.isfinite(model.replay_buffer.rewards).all()
 
 
 def test_normalised_rewards():
-    with pytest.raises(ValueError, match=r"VecNormalize\(norm_reward=True\).*Use VecNormalize\(env, norm_reward=False\)"):
+    with pytest.raises(
+        ValueError, match=r"VecNormalize\(norm_reward=True\).*Use VecNormalize\(env, norm_reward=False\)"
+    ):
         small_model(VecNormalize(reach()))
 
 
@@ -175,13 +191,22 @@ def test_normalised_rewards():
     [
         ({"policy_delay": 3}, "`policy_delay`=3 must be at least 1 and divide `batch_size`=16"),
         ({"policy_delay": 0}, "`policy_delay`=0 must be at least 1"),
-        ({"policy_delay": 4, "gradient_steps": 6}, "`policy_delay`=4 must divide the gradient steps.*`gradient_steps=4`"),
-        ({"policy_delay": 4, "gradient_steps": -1}, "`policy_delay`=4 must divide the gradient steps of one call.* are 1"),
+        (
+            {"policy_delay": 4, "gradient_steps": 6},
+            "`policy_delay`=4 must divide the gradient steps.*`gradient_steps=4`",
+        ),
+        (
+            {"policy_delay": 4, "gradient_steps": -1},
+            "`policy_delay`=4 must divide the gradient steps of one call.* are 1",
+        ),
         ({"policy_delay": 2, "gradient_steps": -1, "train_freq": (1, "episode")}, "in episodes gives a varying number"),
         ({"gradient_steps": 0}, "`gradient_steps`=0 would never learn"),
         ({"n_bc_episodes": 0}, "`n_bc_episodes` is 0"),
         ({"bc_loss_weight": 1.5}, "`bc_loss_weight` is 1.5"),
-        ({"replay_buffer_class": ReplayBuffer}, "`replay_buffer_class`=ReplayBuffer does not store the BC policy's actions"),
+        (
+            {"replay_buffer_class": ReplayBuffer},
+            "`replay_buffer_class`=ReplayBuffer does not store the BC policy's actions",
+        ),
         ({"gamma": 1.0}, "`gamma` is 1.0: 'repeat_last' sums an endless tail"),
         ({"truncation_tail": "bootstrap"}, "`truncation_tail` is 'bootstrap', expected one of"),
     ],

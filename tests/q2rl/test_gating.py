@@ -1,5 +1,7 @@
 """Who acts: the rule, and that what it decides is what is executed, stored and logged."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
@@ -7,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 from worlds import WalkHome, Witness, reach, small_model
 
-from sb3_q2rl.q2rl import q_gated_sac
+from sb3_q2rl.q2rl import QGatedSAC, q_gated_sac
 from sb3_q2rl.q2rl.gating import max_gate
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
@@ -28,9 +30,13 @@ def by_lot(q_rl: th.Tensor, q_bc: th.Tensor) -> th.Tensor:
 class Diary(BaseCallback):
     """One entry a step: the decision, the actions that were sent, which episodes ended."""
 
+    model: QGatedSAC
+
     def __init__(self):
         super().__init__()
-        self.decisions, self.sent, self.dones = [], [], []
+        self.decisions: list[Any] = []
+        self.sent: list[np.ndarray] = []
+        self.dones: list[np.ndarray] = []
 
     def _on_step(self) -> bool:
         self.decisions.append(self.model.decision)

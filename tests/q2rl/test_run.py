@@ -1,6 +1,6 @@
 """It runs as SB3's algorithms do: every kind of environment, every option, every way to call it."""
 
-import functools
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +17,7 @@ from worlds import HORIZON, GoalReachEnv, NoDensity, ReachEnv, WalkHome, gaussia
 
 from sb3_q2rl import Demonstrations, QGatedSAC
 from sb3_q2rl.common.buffers import BCHerReplayBuffer
+from sb3_q2rl.q2rl.policies import GatedSACPolicy
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
 
@@ -91,7 +92,12 @@ def test_train_freq_in_episodes():
 def test_gradient_steps_follow_the_environment_steps():
     model = small_model(reach(n_envs=3), gradient_steps=-1)
     updates = []
-    model.learn(90, lambda local, _: updates.append((local["self"].has_started, local["self"]._n_updates)) or True)
+
+    def note(local, _):
+        updates.append((local["self"].has_started, local["self"]._n_updates))
+        return True
+
+    model.learn(90, note)
     gated = [n for has_started, n in updates if has_started]
     assert np.diff(gated).tolist() == [3] * (len(gated) - 1)
 
@@ -138,7 +144,7 @@ def test_worker_processes():
         lambda env, bc: QGatedSAC(env, bc_policy=bc, policy_kwargs={"n_critics": 2}),
         lambda env, bc: QGatedSAC("MlpPolicy", env, bc_policy=bc),
         lambda env, bc: QGatedSAC("MlpPolicy", env, bc),
-        lambda env, bc: QGatedSAC(QGatedSAC.policy_aliases["MlpPolicy"], env, bc_policy=bc),
+        lambda env, bc: QGatedSAC(GatedSACPolicy, env, bc_policy=bc),
         lambda env, bc: QGatedSAC(env=env, bc_policy=bc),
         # as rl-zoo3 does
         lambda env, bc: QGatedSAC(policy="MlpPolicy", env=env, bc_policy=bc, tensorboard_log=None, seed=1, verbose=0),
@@ -151,16 +157,17 @@ def test_ways_to_call_it(make):
 
 
 def test_environment_by_its_registered_id(tmp_path):
-    gym.register("LittleReach-v0", functools.partial(ReachEnv, "dict"))
+    gym.register("LittleReach-v0", partial(ReachEnv, "dict"))
     checkpoint = gaussian("dict").save(tmp_path / "bc.pt")
-    for args in (("LittleReach-v0",), ("MultiInputPolicy", "LittleReach-v0")):
-        model = QGatedSAC(*args, bc_policy=checkpoint)
+    for make in (partial(QGatedSAC, "LittleReach-v0"), partial(QGatedSAC, "MultiInputPolicy", "LittleReach-v0")):
+        model = make(bc_policy=checkpoint)
         assert isinstance(model.observation_space, spaces.Dict)
     del gym.registry["LittleReach-v0"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("flat", "MlpPolicy"), ("dict", "MultiInputPolicy"), ("goal", "MultiInputPolicy"), ("image", "CnnPolicy")]
+    ("kind", "name"),
+    [("flat", "MlpPolicy"), ("dict", "MultiInputPolicy"), ("goal", "MultiInputPolicy"), ("image", "CnnPolicy")],
 )
 def test_the_observation_space_chooses_the_policy_class(kind, name):
     assert type(small_model(reach(kind)).policy) is QGatedSAC.policy_aliases[name]
@@ -243,8 +250,10 @@ def test_same_seed_same_run():
 
 
 def test_predict_adds_no_noise():
-    """Action noise explores; predict() never did add it in SB3, and it may be asked about any number of observations."""
-    model = small_model(reach(n_envs=3), action_noise=NormalActionNoise(np.zeros(2), np.full(2, 5.0)), rl_deterministic=True)
+    """Action noise explores. SB3's predict() never added it, and may be asked about any number of observations."""
+    model = small_model(
+        reach(n_envs=3), action_noise=NormalActionNoise(np.zeros(2), np.full(2, 5.0)), rl_deterministic=True
+    )
     model.learn(120)
     obs = np.random.default_rng(0).uniform(-1, 1, (7, 2)).astype(np.float32)
     np.testing.assert_array_equal(model.predict(obs)[0], model.predict(obs, deterministic=True)[0])
@@ -268,10 +277,17 @@ def demonstrations(kind="flat", n_episodes=4):
     def stack(parts):
         return {k: np.stack([part[k] for part in parts]) for k in parts[0]} if kind != "flat" else np.stack(parts)
 
+    ends = np.flatnonzero(np.array(terminated) | np.array(truncated)) + 1
     return Demonstrations(
-        stack(obs), stack(next_obs), np.stack(actions), np.float32(rewards), np.array(terminated), np.array(truncated),
-        np.flatnonzero(np.array(terminated) | np.array(truncated)) + 1, source="scripted",
-    )  # fmt: skip
+        observations=stack(obs),
+        next_observations=stack(next_obs),
+        actions=np.stack(actions),
+        rewards=np.array(rewards, np.float32),
+        terminated=np.array(terminated),
+        truncated=np.array(truncated),
+        episode_ends=ends,
+        source="scripted",
+    )
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -309,4 +325,6 @@ def test_the_policy_alone_can_be_saved(tmp_path):
     loaded = type(model.policy).load(tmp_path / "policy")
     assert loaded.q_estimate.bc_temperature == 4.0
     obs = np.ones((4, 2), np.float32)
-    np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], model.policy.predict(obs, deterministic=True)[0])
+    np.testing.assert_array_equal(
+        loaded.predict(obs, deterministic=True)[0], model.policy.predict(obs, deterministic=True)[0]
+    )
