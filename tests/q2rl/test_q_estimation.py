@@ -136,7 +136,6 @@ def test_a_policy_without_density_is_compared_by_its_value_alone():
     assert (model.replay_buffer.bc_log_prob == 0).all()
 
 
-@pytest.mark.usefixtures("quick_fit")
 @pytest.mark.parametrize("keep", [True, False])
 def test_both_networks_start_from_the_bc_episodes(keep):
     """Q-initialisation: the critics give the returns, the actor the BC actions, of the episodes they started from."""
