@@ -112,7 +112,7 @@ class OfflineToOnlineSAC(SAC):
         self._bc: BCPolicy | None = None
         self._bc_record: BCRecord | None = None
         self._bc_state: Any = None
-        self._decision: Decision | None = None
+        self.decision: Decision | None = None
         self._sums: dict[str, list[Any]] = {}
         if _init_setup_model:
             self._setup_model()
@@ -220,7 +220,7 @@ class OfflineToOnlineSAC(SAC):
         actions = self.actor(obs, deterministic)
         return actions if noise is None else (actions + noise).clamp(-1, 1)
 
-    def _decide(
+    def _ask(
         self,
         observation: Any,
         raw_observation: Any,
@@ -244,10 +244,10 @@ class OfflineToOnlineSAC(SAC):
         raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         assert self._last_episode_starts is not None
         noise = None if action_noise is None else th.as_tensor(action_noise(), dtype=th.float32, device=self.device)
-        self._decision = self._decide(
+        self.decision = self._ask(
             self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise
         )
-        scaled = self._decision.actions.cpu().numpy()
+        scaled = self.decision.actions.cpu().numpy()
         return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]
 
     def predict(
@@ -268,17 +268,35 @@ class OfflineToOnlineSAC(SAC):
         :param who: ``"model"``, or to compare: ``"rl"`` the actor alone, ``"bc"`` the BC policy alone
         :return: the actions in the environment's own scale, and the next state
         """
-        _, is_vectorized = self.policy.obs_to_tensor(observation)
-        normalizer = self._vec_normalize_env
-        raw = observation if normalizer is None else normalizer.unnormalize_obs(observation)
-        if episode_start is None:
-            n = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
-            episode_start = np.full(n if is_vectorized else 1, state is None)
-        decision = self._decide(observation, raw, state, episode_start, deterministic)
+        decision = self.decide(observation, state, episode_start, deterministic)
         actions = decision.by(who).cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]
         actions = self.policy.unscale_action(actions)
         next_state = None if decision.bc is None else decision.bc.state
-        return (actions if is_vectorized else actions[0]), next_state
+        return (actions if self.policy.is_vectorized_observation(observation) else actions[0]), next_state
+
+    def decide(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> Decision:
+        """
+        What ``predict`` does, with the reasons: who proposed what, which values were compared, who acts.
+
+        :param observation: One observation, or a batch of them
+        :param state: See :meth:`predict`
+        :param episode_start: See :meth:`predict`
+        :param deterministic: See :meth:`predict`
+        :return: For a batch, of one where one observation came
+        """
+        normalizer = self._vec_normalize_env
+        raw = observation if normalizer is None else normalizer.unnormalize_obs(observation)
+        if episode_start is None:
+            is_batch = self.policy.is_vectorized_observation(observation)
+            first = next(iter(observation.values())) if isinstance(observation, dict) else observation
+            episode_start = np.full(len(first) if is_batch else 1, state is None)
+        return self._ask(observation, raw, state, episode_start, deterministic)
 
     def _store_transition(
         self,
@@ -290,14 +308,14 @@ class OfflineToOnlineSAC(SAC):
         infos: list[dict[str, Any]],
     ) -> None:
         checks.rewards_are_finite(reward, infos)
-        assert self._decision is not None
-        bc = self._decision.bc
+        assert self.decision is not None
+        bc = self.decision.bc
         if bc is not None:
             zeros = np.zeros(len(dones))  # no density: log pi + H counts nothing
             actions = bc.actions.cpu().numpy()
             log_prob = zeros if bc.log_prob is None else bc.log_prob.cpu().numpy()
             entropy = zeros if bc.entropy is None else bc.entropy.cpu().numpy()
-            rl_acts = self._decision.rl_acts
+            rl_acts = self.decision.rl_acts
             bc_acts = np.zeros(len(dones), bool) if rl_acts is None else ~rl_acts.cpu().numpy()
             for i, info in enumerate(infos):
                 info["bc_step"] = (actions[i], log_prob[i], entropy[i], bc_acts[i])
@@ -380,7 +398,13 @@ class OfflineToOnlineSAC(SAC):
         """The mean squared TD error, summed over the critics."""
         q_values = self.critic(batch.observations, batch.actions)  # (n_critics, batch)
         self._log_mean("train/q_mean", q_values.detach().mean())
-        return (q_values - self._td_target(batch)).square().mean(dim=1).sum()
+        import os
+        lam=float(os.environ.get("LAM","0"))
+        target = self._td_target(batch)
+        if lam>0:
+            g = batch.mc_returns
+            target = th.where(g.isnan(), target, (1-lam)*target+lam*g)
+        return (q_values - target).square().mean(dim=1).sum()
 
     def _policy_loss(self, batch: BCSamples) -> th.Tensor:
         """SAC's: mean(ent_coef log pi(a|s) - min_i Q_i(s, a)), a ~ pi. It leaves the distribution in the actor."""
@@ -432,6 +456,6 @@ class OfflineToOnlineSAC(SAC):
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["bc_policy", "demonstrations", "_bc", "_bc_state", "_decision", "_sums"]
+        ours = ["bc_policy", "demonstrations", "_bc", "_bc_state", "decision", "_sums"]
         # The normalisation statistics stay: without an environment, predict() still needs raw observations for the BC
         return [name for name in super()._excluded_save_params() if name != "_vec_normalize_env"] + ours

@@ -19,6 +19,10 @@ from sb3_q2rl.common.extractors import StandardizedExtractor
 # Enough for a mean and a standard deviation, few enough for images
 N_FOR_STATISTICS = 5_000
 
+# Early stopping: the least relative improvement that counts, and a share of unexplained variance not worth a step
+MIN_IMPROVEMENT = 0.01
+NEGLIGIBLE = 1e-3
+
 # (index arrays of the wanted transitions) -> their raw observations and Monte-Carlo returns
 Transitions = Callable[[np.ndarray], tuple[PyTorchObs, th.Tensor]]
 
@@ -27,7 +31,7 @@ class ValueFit(NamedTuple):
     """
     How well V_BC was learnt.
 
-    :param r2: Share of the returns' variance that it explains in episodes it was not trained on; NaN without any
+    :param r2: Share of the returns' variance that is explained in episodes that were held out
     :param rmse: Root mean squared error there, in units of return
     :param n_steps: Gradient steps until the best held-out error
     """
@@ -116,82 +120,80 @@ class QEstimate(BaseModel):
         transitions: Transitions,
         episode_lengths: Sequence[int],
         batch_size: int = 256,
-        max_steps: int = 10_000,
+        max_steps: int = 5_000,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-3,
-        held_out_fraction: float = 0.2,
-        patience: int = 10,
+        patience: int = 5,
         check_every: int = 100,
     ) -> ValueFit:
         """
-        Regress V_BC on Monte-Carlo returns, and freeze it where the error on held-out episodes was least.
+        Regress V_BC on Monte-Carlo returns. Every member holds out other episodes (cross-validation), so all episodes
+        teach and all judge; the ensemble is frozen where the error on what was held out was least.
 
         :param transitions: Looks up observations and returns of the transitions 0 .. sum(episode_lengths) - 1
         :param episode_lengths: Whole episodes are held out: the steps of one are too alike to judge each other
         :param batch_size: Transitions a gradient step
         :param max_steps: Gradient steps at most
-        :param learning_rate: Adam's
+        :param learning_rate: AdamW's
         :param weight_decay: AdamW's
-        :param held_out_fraction: Share of the episodes to judge on
         :param patience: Checks without improvement before stopping
         :param check_every: Gradient steps between two checks
-        :return: The error on the held-out episodes
+        :return: The error on held-out episodes
         """
-        train, held_out = _split_episodes(episode_lengths, held_out_fraction)
-        self._set_scales(transitions, train)
+        n_members = self.members.n_members
+        n_transitions = sum(episode_lengths)
+        fold_of_episode = np.random.permutation(len(episode_lengths)) % n_members
+        fold = th.as_tensor(np.repeat(fold_of_episode, episode_lengths), device=self.return_mean.device)
+        judged = np.random.permutation(n_transitions)[:N_FOR_STATISTICS]
+        self._set_scales(transitions, judged)
         self.requires_grad_(True)
         self.set_training_mode(True)
         optimizer = th.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        member = th.arange(n_members, device=fold.device).unsqueeze(1)
         best, best_error, best_step = copy.deepcopy(self.state_dict()), float("inf"), 0
         for step in range(1, max_steps + 1):
-            obs, returns = transitions(np.random.choice(train, batch_size))
+            drawn = np.random.randint(n_transitions, size=batch_size)
+            obs, returns = transitions(drawn)
             targets = (returns - self.return_mean) / self.return_std
-            loss = (self._normalised_values(obs) - targets).square().mean()
+            learns = fold[drawn] != member if len(episode_lengths) > 1 else th.ones_like(member, dtype=th.bool)
+            loss = ((self._normalised_values(obs) - targets).square() * learns).sum() / learns.sum().clamp(min=1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if len(held_out) > 0 and step % check_every == 0:
-                error, _ = self._errors(transitions, held_out)
-                if error < best_error:
+            if step % check_every == 0:
+                error, _ = self._held_out_error(transitions, judged, fold)
+                if error < (1 - MIN_IMPROVEMENT) * best_error:
                     best, best_error, best_step = copy.deepcopy(self.state_dict()), error, step
                 elif step - best_step >= patience * check_every:
                     break
-        if len(held_out) > 0:
-            self.load_state_dict(best)
+                if error < NEGLIGIBLE * float(self.return_std) ** 2:
+                    break
+        self.load_state_dict(best)
         self.requires_grad_(False)
         self.set_training_mode(False)
         self.is_fitted = True
-        if len(held_out) == 0:
-            return ValueFit(float("nan"), float("nan"), max_steps)
-        error, variance = self._errors(transitions, held_out)
+        error, variance = self._held_out_error(transitions, judged, fold)
         return ValueFit(r2=1 - error / max(variance, 1e-8), rmse=error**0.5, n_steps=best_step)
 
     @th.no_grad()
-    def _set_scales(self, transitions: Transitions, train: np.ndarray) -> None:
-        obs, returns = transitions(np.random.permutation(train)[:N_FOR_STATISTICS])
+    def _set_scales(self, transitions: Transitions, indices: np.ndarray) -> None:
+        obs, returns = transitions(indices)
         self.features_extractor.set_statistics(obs)
         self.return_mean.copy_(returns.mean())
-        self.return_std.copy_(returns.std(correction=0).clamp(min=1e-3))
+        std, magnitude = returns.std(correction=0), returns.mean().abs()
+        # All returns alike (say, no episode succeeded): any scale of their size will do
+        self.return_std.copy_(std if std > 1e-3 * magnitude else magnitude.clamp(min=1e-3))
 
     @th.no_grad()
-    def _errors(self, transitions: Transitions, indices: np.ndarray, chunk: int = 4096) -> tuple[float, float]:
-        """:return: mean squared error of ``value``, and the variance of the returns themselves"""
-        predictions, targets = [], []
+    def _held_out_error(
+        self, transitions: Transitions, indices: np.ndarray, fold: th.Tensor, chunk: int = 4096
+    ) -> tuple[float, float]:
+        """:return: mean squared error where each transition is judged by the member that held it out; the returns' variance"""
+        errors, targets = [], []
         for start in range(0, len(indices), chunk):
-            obs, returns = transitions(indices[start : start + chunk])
-            predictions.append(self.value(obs))
+            some = indices[start : start + chunk]
+            obs, returns = transitions(some)
+            values = self._normalised_values(obs).gather(0, fold[some].unsqueeze(0)).squeeze(0)
+            errors.append(values * self.return_std + self.return_mean - returns)
             targets.append(returns)
-        prediction, target = th.cat(predictions), th.cat(targets)
-        return float((prediction - target).square().mean()), float(target.var(correction=0))
-
-
-def _split_episodes(episode_lengths: Sequence[int], held_out_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """:return: indices of the transitions to train on, and of those held out (none of a single episode)"""
-    starts = np.cumsum([0, *episode_lengths])
-    n_held_out = min(max(1, round(held_out_fraction * len(episode_lengths))), len(episode_lengths) - 1)
-    order = np.random.permutation(len(episode_lengths))
-
-    def transitions_of(episodes: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.arange(starts[k], starts[k + 1]) for k in episodes] or [np.empty(0, dtype=int)])
-
-    return transitions_of(order[n_held_out:]), transitions_of(order[:n_held_out])
+        return float(th.cat(errors).square().mean()), float(th.cat(targets).var(correction=0))

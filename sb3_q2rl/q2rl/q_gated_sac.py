@@ -216,7 +216,7 @@ class QGatedSAC(OfflineToOnlineSAC):
 
     def _on_step(self) -> None:
         super()._on_step()
-        decision = self._decision
+        decision = self.decision
         assert decision is not None
         assert decision.rl_acts is not None
         self._log_mean("rollout/rl_action_fraction", decision.rl_acts.float().mean())
@@ -278,15 +278,24 @@ class QGatedSAC(OfflineToOnlineSAC):
         for critic in (self.critic, self.critic_target):
             critic.set_scale(self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std)
             critic.features_extractor.set_statistics(samples.observations)
+        import os
+        values = self._bc_values(rows, columns)
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
             batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
-            assert batch.mc_returns is not None
-            targets = batch.mc_returns + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
+            g = batch.mc_returns if os.environ.get("RAWG") else values[drawn]
+            targets = g + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
             q_values = self.critic(batch.observations, batch.actions)
             self._optimise_critic((q_values - targets).square().mean(dim=1).sum())
             self.actor.action_log_prob(batch.observations)
             self._optimise_actor(self._bc_loss(batch))
+
+    @th.no_grad()
+    def _bc_values(self, rows: np.ndarray, columns: np.ndarray, chunk: int = 4096) -> th.Tensor:
+        """V_BC of every transition of the BC episodes, from raw observations."""
+        starts = range(0, len(rows), chunk)
+        parts = [self.replay_buffer.gather(rows[i : i + chunk], columns[i : i + chunk]).observations for i in starts]
+        return th.cat([self.policy.q_estimate.value(obs) for obs in parts])
 
     # ------------------------------------------------------------------ learning
 

@@ -1,0 +1,88 @@
+"""Episodes as a GIF: the BC policy alone beside the model from the same start, framed in the colour of who acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
+
+FRAME_COLORS = {"bc": (85, 85, 85), "rl": (224, 123, 57)}
+SUCCESS_COLOR = (46, 139, 87)
+BORDER = 8  # pixels
+
+
+class Episode(NamedTuple):
+    """
+    :param frames: rendered, framed images
+    :param is_success: how it ended
+    """
+
+    frames: list[Image.Image]
+    is_success: bool
+
+
+def record_episode(model: OfflineToOnlineSAC, env: gym.Env, seed: int, who: Who = "model", every: int = 4) -> Episode:
+    """
+    :param model: The model
+    :param env: Made with ``render_mode="rgb_array"``
+    :param seed: Of the start
+    :param who: Who acts, see :meth:`OfflineToOnlineSAC.predict`
+    :param every: Keep one frame of so many
+    """
+    obs, _ = env.reset(seed=seed)
+    frames, state, t, done, success = [], None, 0, False, False
+    while not done:
+        decision = model.decide(obs, state, np.array([t == 0]), deterministic=True)
+        action = decision.by(who).cpu().numpy().reshape(env.action_space.shape or ())
+        state = decision.bc.state if decision.bc is not None else None
+        rl_acts = who == "rl" or (who == "model" and decision.rl_acts is not None and bool(decision.rl_acts[0]))
+        obs, _, terminated, truncated, info = env.step(model.policy.unscale_action(action))
+        done, success = terminated or truncated, bool(info["is_success"])
+        if t % every == 0 or done:
+            name = "BC" if who == "bc" else "RL alone" if who == "rl" else f"gate: {'RL' if rl_acts else 'BC'} acts"
+            text = f"{name}  step {t + 1}{'  success' if success else '  time is up' if done else ''}"
+            color = SUCCESS_COLOR if success else FRAME_COLORS["rl" if rl_acts else "bc"]
+            frames.append(_framed(np.asarray(env.render()), text, color))
+        t += 1
+    return Episode(frames, success)
+
+
+def side_by_side(left: Episode, right: Episode, hold: int = 8) -> list[Image.Image]:
+    """
+    :param left: Shown left
+    :param right: Shown right
+    :param hold: Repeat the last frame so often
+    """
+    images = []
+    for t in range(max(len(left.frames), len(right.frames)) + hold):
+        pair = [episode.frames[min(t, len(episode.frames) - 1)] for episode in (left, right)]
+        image = Image.new("RGB", (pair[0].width + pair[1].width, pair[0].height))
+        image.paste(pair[0], (0, 0))
+        image.paste(pair[1], (pair[0].width, 0))
+        images.append(image)
+    return images
+
+
+def save_gif(images: list[Image.Image], path: str | Path, frames_per_second: int = 12) -> Path:
+    """
+    :param images: All of one size
+    :param path: The GIF
+    :param frames_per_second: Speed
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    palette = [image.quantize(colors=64, method=Image.Quantize.FASTOCTREE) for image in images]
+    palette[0].save(path, save_all=True, append_images=palette[1:], duration=1000 // frames_per_second, loop=0)
+    return path
+
+
+def _framed(frame: np.ndarray, text: str, color: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("RGB", (frame.shape[1] + 2 * BORDER, frame.shape[0] + 2 * BORDER + 16), color)
+    image.paste(Image.fromarray(frame), (BORDER, BORDER + 16))
+    ImageDraw.Draw(image).text((BORDER, 6), text, fill=(255, 255, 255))
+    return image
