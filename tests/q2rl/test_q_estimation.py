@@ -95,13 +95,14 @@ def test_held_out_error_is_that_of_whole_unseen_episodes():
     assert fit.r2 < 0.3  # a split by steps would claim nearly 1
 
 
-def test_one_episode_leaves_nothing_to_hold_out():
+def test_one_episode_is_enough_to_fit():
+    th.manual_seed(0)
     net = estimate_net()
-    obs, returns = th.randn(12, 1), th.randn(12)
-    fit = net.fit(lambda i: (obs[i], returns[i]), [12], max_steps=20)
-    assert np.isnan(fit.r2)
-    assert np.isnan(fit.rmse)
-    assert net.is_fitted
+    obs = th.linspace(-1, 1, 40).unsqueeze(1)
+    returns = 100 + 10 * obs[:, 0]
+    net.fit(lambda i: (obs[i], returns[i]), [40], max_steps=300)
+    with th.no_grad():
+        assert (net.value(obs) - returns).square().mean() < 0.1 * returns.var()
 
 
 @pytest.mark.usefixtures("quick_fit")
@@ -136,11 +137,15 @@ def test_a_policy_without_density_is_compared_by_its_value_alone():
     assert (model.replay_buffer.bc_log_prob == 0).all()
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_both_networks_start_from_the_bc_episodes(keep):
+def test_both_networks_start_from_the_bc_episodes():
     """Q-initialisation: the critics give the returns, the actor the BC actions, of the episodes they started from."""
     model = small_model(
-        reach(n_envs=4), n_bc_episodes=12, q_init_steps=800, batch_size=64, learning_rate=3e-3, keep_bc_episodes=keep
+        reach(n_envs=4),
+        n_bc_episodes=40,
+        q_init_steps=500,
+        batch_size=64,
+        learning_rate=3e-3,
+        policy_kwargs={"value_net_arch": [32], "n_values": 3},
     )
     estimated = []
     initialise = model._initialise
@@ -154,8 +159,7 @@ def test_both_networks_start_from_the_bc_episodes(keep):
             estimated.append((model.critic(obs, actions).mean(0), targets, model.actor(obs, True), actions))
 
     model._initialise = note
-    model.learn(120)
+    model.learn(260)
     q_values, targets, rl_actions, bc_actions = estimated[0]
-    assert (q_values - targets).square().mean() < 0.1 * targets.var()
+    assert (q_values - targets).square().mean() < 0.2 * targets.var()
     assert (rl_actions - bc_actions).abs().mean() < 0.1
-    assert (model.replay_buffer.size() == 30) == keep

@@ -81,6 +81,14 @@ def test_options(options, n_envs):
             assert action.shape == obs.shape
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_bc_episodes_stay_in_the_buffer_or_not(keep):
+    model = small_model(reach(n_envs=2), keep_bc_episodes=keep)
+    model.learn(100)
+    assert (model.replay_buffer.size() == 50) == keep
+    assert (model.replay_buffer.n_bc_episodes >= 3) == keep
+
+
 def test_train_freq_in_episodes():
     model = small_model(train_freq=(1, "episode"), gradient_steps=-1)
     model.learn(60)
