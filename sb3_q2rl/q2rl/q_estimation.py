@@ -142,10 +142,12 @@ class QEstimate(BaseModel):
         """
         n_members = self.members.n_members
         n_transitions = sum(episode_lengths)
-        fold_of_episode = np.random.permutation(len(episode_lengths)) % n_members
-        fold = th.as_tensor(np.repeat(fold_of_episode, episode_lengths), device=self.return_mean.device)
-        judged = np.random.permutation(n_transitions)[:N_FOR_STATISTICS]
-        self._set_scales(transitions, judged)
+        # One member alone holds out a fifth, and learns from folds that nobody judges
+        fold_of_episode = np.random.permutation(len(episode_lengths)) % (n_members if n_members > 1 else 5)
+        fold_of_transition = np.repeat(fold_of_episode, episode_lengths)
+        fold = th.as_tensor(fold_of_transition, device=self.return_mean.device)
+        judged = np.random.permutation(np.flatnonzero(fold_of_transition < n_members))[:N_FOR_STATISTICS]
+        self._set_scales(transitions, np.random.permutation(n_transitions)[:N_FOR_STATISTICS])
         self.requires_grad_(True)
         self.set_training_mode(True)
         optimizer = th.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
