@@ -76,7 +76,8 @@ class EnsembleMLP(nn.Module):
         sizes = [input_dim, *net_arch]
         self.hidden = nn.ModuleList(EnsembleLinear(n_members, i, o) for i, o in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(EnsembleLayerNorm(n_members, o) for o in net_arch) if layer_norm else None
-        self.activation = activation_fn()
+        # In place where that is possible: what it overwrites is needed by nobody
+        self.activation = nn.ReLU(inplace=True) if activation_fn is nn.ReLU else activation_fn()
         self.output = EnsembleLinear(n_members, sizes[-1], 1)
 
     def forward(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:

@@ -31,9 +31,13 @@ class EpisodeLogCallback(BaseCallback):
     def _on_training_start(self) -> None:
         n = self.training_env.num_envs
         self._length, self._reward, self._rl_steps = np.zeros(n, int), np.zeros(n), np.zeros(n)
-        if self.model.num_timesteps == 0 or not self.csv_path.exists():
-            self.csv_path.parent.mkdir(parents=True, exist_ok=True)
-            self._append(FIELDS, mode="w")
+        rows: list[list[str]] = []
+        if self.csv_path.exists():  # a run that goes on after a stop: keep what lies before it
+            with open(self.csv_path, newline="") as file:
+                rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= self.model.num_timesteps]
+        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.csv_path, "w", newline="") as file:
+            csv.writer(file).writerows([FIELDS, *rows])
 
     def _on_step(self) -> bool:
         model = self.model
@@ -56,6 +60,6 @@ class EpisodeLogCallback(BaseCallback):
             self._length[i] = self._reward[i] = self._rl_steps[i] = 0
         return True
 
-    def _append(self, row: tuple[Any, ...], mode: str = "a") -> None:
-        with open(self.csv_path, mode, newline="") as file:
+    def _append(self, row: tuple[Any, ...]) -> None:
+        with open(self.csv_path, "a", newline="") as file:
             csv.writer(file).writerow(row)

@@ -398,13 +398,7 @@ class OfflineToOnlineSAC(SAC):
         """The mean squared TD error, summed over the critics."""
         q_values = self.critic(batch.observations, batch.actions)  # (n_critics, batch)
         self._log_mean("train/q_mean", q_values.detach().mean())
-        import os
-        lam=float(os.environ.get("LAM","0"))
-        target = self._td_target(batch)
-        if lam>0:
-            g = batch.mc_returns
-            target = th.where(g.isnan(), target, (1-lam)*target+lam*g)
-        return (q_values - target).square().mean(dim=1).sum()
+        return (q_values - self._td_target(batch)).square().mean(dim=1).sum()
 
     def _policy_loss(self, batch: BCSamples) -> th.Tensor:
         """SAC's: mean(ent_coef log pi(a|s) - min_i Q_i(s, a)), a ~ pi. It leaves the distribution in the actor."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -15,13 +17,27 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
+from torch.distributions import Normal
 
 from sb3_q2rl.common.critics import EnsembleCritic
 from sb3_q2rl.common.extractors import StandardizedExtractor
 
 
+class UncheckedSquashedGaussian(SquashedDiagGaussianDistribution):
+    """SB3's tanh-Gaussian without torch's check of every argument, which takes time and makes a GPU wait."""
+
+    def proba_distribution(self, mean_actions: th.Tensor, log_std: th.Tensor) -> UncheckedSquashedGaussian:
+        self.distribution = Normal(mean_actions, log_std.exp(), validate_args=False)
+        return self
+
+
 class DetachedActor(Actor):
     """The actor sees features that only the critic's loss shapes (DrQ, https://arxiv.org/abs/2004.13649)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if isinstance(self.action_dist, SquashedDiagGaussianDistribution):
+            self.action_dist = UncheckedSquashedGaussian(get_action_dim(self.action_space))
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
         return super().extract_features(obs, features_extractor).detach()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import sb3_q2rl.envs  # registers the environment ids
-import sb3_q2rl.zoo_configs
+from sb3_q2rl import zoo_configs
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.zoo import search_spaces
-
-CONFIGS = Path(sb3_q2rl.zoo_configs.__file__).parent
 
 
 class ZooAlgorithm(NamedTuple):
@@ -44,8 +41,8 @@ def config_path(algo: str, config: str | None) -> str | None:
         (``paper``), and anything else unchanged
     """
     if config is None:
-        return str(CONFIGS / f"{algo}.yml")
-    preset = CONFIGS / f"{algo}_{config}.yml"
+        return str(zoo_configs.config_path(algo))
+    preset = zoo_configs.config_path(algo, config)
     return str(preset) if preset.is_file() else config
 
 

@@ -14,7 +14,8 @@ optuna = pytest.importorskip("optuna")
 
 from rl_zoo3 import exp_manager, hyperparams_opt, utils
 
-from sb3_q2rl.zoo.registration import ALGORITHMS, CONFIGS, config_path, register
+from sb3_q2rl.zoo.registration import ALGORITHMS, config_path, register
+from sb3_q2rl.zoo_configs import CONFIGS
 
 # Keys of a configuration that rl_zoo3 itself consumes
 ZOO_KEYS = {"n_timesteps", "n_envs", "env_wrapper", "vec_env_wrapper", "callback", "normalize", "frame_stack"}
