@@ -53,16 +53,17 @@ def test_log_prob_and_entropy_cancel_on_average():
         assert at_mode.log_prob + at_mode.entropy == pytest.approx(1.0, abs=1e-5)  # D / 2
 
 
-def estimate_net(obs_dim=1):
+def estimate_net(obs_dim=1, n_members=3):
     space = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
     extractor = StandardizedExtractor(space, FlattenExtractor(space))
-    return QEstimate(space, spaces.Box(-1, 1, (1,), np.float32), extractor, net_arch=[32], n_members=3)
+    return QEstimate(space, spaces.Box(-1, 1, (1,), np.float32), extractor, net_arch=[32], n_members=n_members)
 
 
-def test_fit_finds_a_function_whatever_its_scale():
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_fit_finds_a_function_whatever_its_scale(n_members):
     th.manual_seed(0)
     np.random.seed(0)
-    net = estimate_net()
+    net = estimate_net(n_members=n_members)
     obs = 1000 + 50 * th.randn(2000, 1)
     returns = -300 + 100 * th.sin((obs[:, 0] - 1000) / 30)
     fit = net.fit(lambda i: (obs[i], returns[i]), [10] * 200, max_steps=3000)
