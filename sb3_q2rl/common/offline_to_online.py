@@ -244,9 +244,7 @@ class OfflineToOnlineSAC(SAC):
         raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         assert self._last_episode_starts is not None
         noise = None if action_noise is None else th.as_tensor(action_noise(), dtype=th.float32, device=self.device)
-        self.decision = self._ask(
-            self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise
-        )
+        self.decision = self._ask(self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise)
         scaled = self.decision.actions.cpu().numpy()
         return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]
 

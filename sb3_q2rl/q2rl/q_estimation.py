@@ -190,7 +190,9 @@ class QEstimate(BaseModel):
     def _held_out_error(
         self, transitions: Transitions, indices: np.ndarray, fold: th.Tensor, chunk: int = 4096
     ) -> tuple[float, float]:
-        """:return: mean squared error where each transition is judged by the member that held it out; the returns' variance"""
+        """
+        :return: mean squared error, each transition judged by the member that held it out, and the returns' variance
+        """
         errors, targets = [], []
         for start in range(0, len(indices), chunk):
             some = indices[start : start + chunk]
