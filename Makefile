@@ -24,7 +24,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 
 type: $(VENV)/installed
-	$(BIN)/mypy sb3_q2rl envs tests
+	$(BIN)/mypy sb3_q2rl envs zoo_configs
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/run_adroit.py

@@ -1,6 +1,6 @@
 """Q2RL for Stable-Baselines3: a behaviour-cloned policy that keeps improving."""
 
-import sb3_q2rl.envs  # registers the environments' ids
+import sb3_q2rl.envs  # noqa: F401  registers the environments' ids
 from sb3_q2rl.bc.adapter import BCPolicyAdapter
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.bc.train import train_bc

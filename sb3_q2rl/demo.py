@@ -21,11 +21,9 @@ from sb3_q2rl.common.eval_callback import GateEvalCallback
 from sb3_q2rl.common.evaluation import evaluate
 from sb3_q2rl.common.offline_to_online import Who
 from sb3_q2rl.q2rl import QGatedSAC
+from sb3_q2rl.zoo_configs import hyperparameters
 
 ENV = "AdroitHandDoorBinary-v0"
-BC_POLICY = "adroit-door-human"
-# Networks that a CPU core trains in minutes; the paper's are four times wider, with twice as many critics
-CPU_SIZED: dict[str, Any] = {"policy_kwargs": {"net_arch": [128, 128], "n_critics": 5}}
 WHO: tuple[tuple[Who, str], ...] = (("bc", "BC alone"), ("model", "gate: BC or RL"), ("rl", "RL alone"))
 
 
@@ -54,17 +52,25 @@ def run(args: argparse.Namespace) -> None:
     console, start = Console(), time.time()
     th.set_num_threads(1)  # with networks this small, a second thread costs more than it gives
     out: Path = args.out
+    # What `python -m rl_zoo3.train --algo qgated_sac` uses, too
+    kwargs = hyperparameters("qgated_sac", ENV) | {"n_bc_episodes": args.n_bc_episodes}
+    kwargs.pop("n_timesteps")
     console.print(
-        f"[bold]Q2RL on {ENV}[/]: the BC policy `{BC_POLICY}` (25 human demonstrations) plays {args.n_bc_episodes} "
-        f"episodes,\nits Q-function is estimated, then gate and SAC learn until step {args.timesteps:,}. One CPU core."
+        f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}` (cloned from 25 human demonstrations) plays "
+        f"{kwargs['n_bc_episodes']} episodes. Its Q-function is estimated from them,\nthen gate and SAC learn until "
+        f"step {args.timesteps:,}. One CPU core.",
+        soft_wrap=True,
     )
-    model = QGatedSAC(ENV, bc_policy=BC_POLICY, n_bc_episodes=args.n_bc_episodes, seed=args.seed, verbose=1, **CPU_SIZED)
+    env = make_vec_env(ENV, seed=args.seed)
+    model = QGatedSAC(env=env, seed=args.seed, verbose=1, device="cpu", **kwargs)
     model.set_logger(_file_logger(out))
     eval_env = make_vec_env(ENV, n_envs=10, seed=args.seed + 1000)
     callbacks = CallbackList(
         [
             EpisodeLogCallback(out / "episodes.csv"),
-            GateEvalCallback(eval_env, n_eval_episodes=30, eval_freq=5_000, csv_path=out / "evaluations.csv", verbose=1),
+            GateEvalCallback(
+                eval_env, n_eval_episodes=30, eval_freq=5_000, csv_path=out / "evaluations.csv", verbose=1
+            ),
         ]
     )
     model.learn(args.timesteps, callback=callbacks, progress_bar=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -182,14 +181,14 @@ def reach(kind: str = "flat", n_envs: int = 1, seed: int = 0, **kwargs: Any) -> 
 def small_model(
     env: gym.Env | VecEnv | None = None,
     bc_policy: Any = None,
-    algorithm: Callable[..., Any] = QGatedSAC,
     policy_kwargs: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
     """QGatedSAC with networks and phases so small that a run takes a second."""
-    kwargs = {"n_bc_episodes": 3, "q_init_steps": 5, "batch_size": 16, "buffer_size": 3000, "seed": 0, **kwargs}
+    small = {"n_bc_episodes": 3, "q_init_steps": 5, "batch_size": 16, "buffer_size": 3000}
+    kwargs = {**small, "gradient_steps": 1, "policy_delay": 1, "seed": 0, **kwargs}
     sizes: dict[str, Any] = {"net_arch": [16], "n_critics": 3, "value_net_arch": [16], "n_values": 2}
-    return algorithm(
+    return QGatedSAC(
         env if env is not None else reach(),
         bc_policy=bc_policy if bc_policy is not None else WalkHome(),
         policy_kwargs={**sizes, **(policy_kwargs or {})},

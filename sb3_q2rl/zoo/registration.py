@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-import sb3_q2rl.envs  # registers the environment ids
+import sb3_q2rl.envs  # noqa: F401  registers the environment ids
 from sb3_q2rl import zoo_configs
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.zoo import search_spaces
