@@ -159,3 +159,24 @@ class EnsembleCritic(BaseModel):
         """
         features = self.extract_features(obs, self.features_extractor)
         return self.q_networks(th.cat([features, actions], dim=1), members) * self.q_std + self.q_mean
+
+    def lowest(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+        """
+        min_i Q_i(s, a). Nine critics of ten have no part in its gradient: find the lowest one first, then differentiate
+        only that. (Not on a GPU, which would have to wait for the sizes of the groups, and has flops to spare.)
+
+        :param obs: (batch, *obs_shape), or a dict of those
+        :param actions: (batch, action_dim) in [-1, 1]
+        :return: (batch,)
+        """
+        if actions.is_cuda:
+            return self(obs, actions).amin(dim=0)
+        x = th.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
+        with th.no_grad():
+            winner = self.q_networks(x).argmin(dim=0)
+        groups = [(winner == k).nonzero().squeeze(1) for k in range(self.n_critics)]
+        values = [
+            self.q_networks(x[rows], th.tensor([k])).squeeze(0) for k, rows in enumerate(groups) if len(rows) > 0
+        ]
+        q = th.zeros(len(x), dtype=x.dtype).index_copy(0, th.cat(groups), th.cat(values))
+        return q * self.q_std + self.q_mean

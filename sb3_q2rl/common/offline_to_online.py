@@ -404,7 +404,7 @@ class OfflineToOnlineSAC(SAC):
         ent_coef = self._entropy_coef()  # before its own step, as in SAC
         if self.ent_coef_optimizer is not None:
             self._step_entropy_coef(log_prob)
-        q_values = self.critic(batch.observations, actions).amin(dim=0)
+        q_values = self.critic.lowest(batch.observations, actions)
         self._log_mean("train/policy_entropy", -log_prob.detach().mean())
         return (ent_coef * log_prob - q_values).mean()
 

@@ -1,6 +1,7 @@
 from typing import Any, cast
 
 import numpy as np
+import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -68,3 +69,18 @@ def test_critic_scale_shifts_and_scales_the_value():
     before = critic(obs, actions)
     critic.set_scale(th.tensor(-200.0), th.tensor(50.0))
     th.testing.assert_close(critic(obs, actions), before * 50 - 200)
+
+
+@pytest.mark.parametrize("n_critics", [1, 2, 7])
+def test_lowest_is_the_minimum_with_its_gradient(n_critics):
+    th.manual_seed(0)
+    space = spaces.Box(-1, 1, (3,))
+    critic = EnsembleCritic(space, spaces.Box(-1, 1, (2,)), [16], FlattenExtractor(space), 3, n_critics=n_critics)
+    critic.set_scale(th.tensor(-200.0), th.tensor(50.0))
+    obs, actions = th.randn(40, 3), th.randn(40, 2, requires_grad=True)
+    plain, grouped = critic(obs, actions).amin(dim=0), critic.lowest(obs, actions)
+    th.testing.assert_close(grouped, plain)
+    weights = th.randn(40)
+    inputs = [actions, *critic.q_networks.parameters()]
+    expected = th.autograd.grad((weights * plain).sum(), inputs)
+    th.testing.assert_close(th.autograd.grad((weights * grouped).sum(), inputs), expected)
