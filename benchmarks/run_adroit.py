@@ -33,7 +33,7 @@ def train(env_id: str, preset: str, seed: int, steps: int) -> None:
     from stable_baselines3.common.env_util import make_vec_env
 
     from sb3_q2rl import QGatedSAC
-    from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
+    from sb3_q2rl.common.checkpoint import CheckpointCallback, resume, save_checkpoint
     from sb3_q2rl.common.episode_log import EpisodeLogCallback
     from sb3_q2rl.common.eval_callback import GateEvalCallback
     from sb3_q2rl.zoo_configs import hyperparameters
@@ -57,10 +57,11 @@ def train(env_id: str, preset: str, seed: int, steps: int) -> None:
             csv_path=RESULTS / f"{run}_evaluations.csv",
             verbose=1,
         ),
-        CheckpointCallback(CHECKPOINTS / run, save_freq=20_000),
+        CheckpointCallback(CHECKPOINTS / run, save_freq=10_000),
     ]
     model.learn(steps - model.num_timesteps, callbacks, log_interval=None, reset_num_timesteps=False)
     callbacks[1].evaluate_now()  # type: ignore[attr-defined]
+    save_checkpoint(model, CHECKPOINTS / run)  # to go on from, should more steps be asked for
     (CHECKPOINTS / run / "finished").write_text(f"{steps}\n")
 
 
