@@ -293,9 +293,11 @@ class QGatedSAC(OfflineToOnlineSAC):
     @th.no_grad()
     def _bc_values(self, rows: np.ndarray, columns: np.ndarray, chunk: int = 4096) -> th.Tensor:
         """V_BC of every transition of the BC episodes, from raw observations."""
-        starts = range(0, len(rows), chunk)
-        parts = [self.replay_buffer.gather(rows[i : i + chunk], columns[i : i + chunk]).observations for i in starts]
-        return th.cat([self.policy.q_estimate.value(obs) for obs in parts])
+        values = []
+        for i in range(0, len(rows), chunk):
+            samples = self.replay_buffer.gather(rows[i : i + chunk], columns[i : i + chunk])
+            values.append(self.policy.q_estimate.value(samples.observations))
+        return th.cat(values)
 
     # ------------------------------------------------------------------ learning
 
