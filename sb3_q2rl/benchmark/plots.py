@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 COLORS = {"model": "#1b6ca8", "rl": "#e07b39", "bc": "#555555"}
 LABELS = {"model": "gate (the model as it acts)", "rl": "RL alone", "bc": "BC alone"}
@@ -64,33 +66,33 @@ def learning_curve(runs: Sequence[Run], path: str | Path, title: str) -> Path:
     success.legend(loc="lower right", fontsize=8.5, frameon=False)
     fraction.set_ylabel("RL actions")
     fraction.set_xlabel("environment steps, estimation included")
-    fraction.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
+    fraction.xaxis.set_major_formatter(EngFormatter(sep=""))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
 
 
-def _draw_success(axes: object, runs: Sequence[Run], who: str) -> None:
+def _draw_success(axes: Axes, runs: Sequence[Run], who: str) -> None:
     color, label = COLORS[who], LABELS[who]
     if len(runs) == 1:
         table = runs[0].evaluations
         if who == "model":
-            axes.fill_between(table.timesteps, table.model_low, table.model_high, color=color, alpha=0.15, lw=0)  # type: ignore[attr-defined]
-        axes.plot(table.timesteps, table[who], "o-", ms=4, color=color, label=label, lw=2 if who == "model" else 1.3)  # type: ignore[attr-defined]
+            axes.fill_between(table.timesteps, table.model_low, table.model_high, color=color, alpha=0.15, lw=0)
+        axes.plot(table.timesteps, table[who], "o-", ms=4, color=color, label=label, lw=2 if who == "model" else 1.3)
         return
     n = min(len(run.evaluations) for run in runs)
     steps = np.mean([run.evaluations.timesteps[:n] for run in runs], axis=0)
     curves = np.stack([run.evaluations[who][:n] for run in runs])
     for run in runs if who == "model" else ():
-        axes.plot(run.evaluations.timesteps, run.evaluations[who], color=color, alpha=0.3, lw=0.8)  # type: ignore[attr-defined]
-    axes.plot(steps, curves.mean(axis=0), "o-", ms=4, color=color, label=label, lw=2 if who == "model" else 1.3)  # type: ignore[attr-defined]
+        axes.plot(run.evaluations.timesteps, run.evaluations[who], color=color, alpha=0.3, lw=0.8)
+    axes.plot(steps, curves.mean(axis=0), "o-", ms=4, color=color, label=label, lw=2 if who == "model" else 1.3)
 
 
-def _draw_training(success: object, fraction: object, runs: Sequence[Run]) -> None:
+def _draw_training(success: Axes, fraction: Axes, runs: Sequence[Run]) -> None:
     for i, run in enumerate(runs):
         table = run.episodes
         rolling = table[["is_success", "rl_action_fraction"]].rolling(WINDOW, min_periods=5).mean()
         label = f"training episodes (mean of {WINDOW})" if i == 0 else None
-        success.plot(table.timesteps, rolling.is_success, color="#7a9e7e", lw=1, alpha=0.9, label=label)  # type: ignore[attr-defined]
-        fraction.plot(table.timesteps, rolling.rl_action_fraction, color=COLORS["rl"], lw=1.2)  # type: ignore[attr-defined]
+        success.plot(table.timesteps, rolling.is_success, color="#7a9e7e", lw=1, alpha=0.9, label=label)
+        fraction.plot(table.timesteps, rolling.rl_action_fraction, color=COLORS["rl"], lw=1.2)

@@ -175,8 +175,6 @@ class EnsembleCritic(BaseModel):
         with th.no_grad():
             winner = self.q_networks(x).argmin(dim=0)
         groups = [(winner == k).nonzero().squeeze(1) for k in range(self.n_critics)]
-        values = [
-            self.q_networks(x[rows], th.tensor([k])).squeeze(0) for k, rows in enumerate(groups) if len(rows) > 0
-        ]
+        values = [self.q_networks(x[rows], th.tensor([k])).squeeze(0) for k, rows in enumerate(groups) if len(rows) > 0]
         q = th.zeros(len(x), dtype=x.dtype).index_copy(0, th.cat(groups), th.cat(values))
         return q * self.q_std + self.q_mean

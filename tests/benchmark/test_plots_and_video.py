@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from PIL import Image
+from worlds import ReachEnv, reach, small_model
+
+from sb3_q2rl.benchmark.plots import Run, learning_curve
+from sb3_q2rl.benchmark.video import FRAME_COLORS, SUCCESS_COLOR, record_episode, save_gif, side_by_side
+from sb3_q2rl.common.episode_log import EpisodeLogCallback
+from sb3_q2rl.common.eval_callback import GateEvalCallback
+
+pytestmark = pytest.mark.usefixtures("quick_fit")
+
+
+class RenderedReach(ReachEnv):
+    def render(self) -> np.ndarray:
+        return np.full((32, 40, 3), 200, np.uint8)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    model = small_model(reach(n_envs=2))
+    callbacks = [
+        EpisodeLogCallback(tmp_path / "episodes.csv"),
+        GateEvalCallback(ReachEnv(), n_eval_episodes=3, eval_freq=50, csv_path=tmp_path / "evaluations.csv"),
+    ]
+    model.learn(200, callback=callbacks)
+    return model, tmp_path
+
+
+def test_episode_log_tells_phases_and_who_acted(trained):
+    model, folder = trained
+    run = Run.read(folder / "evaluations.csv", folder / "episodes.csv")
+    table = run.episodes
+    assert list(table.phase.unique()) == ["bc", "online"]
+    assert (table[table.phase == "bc"].rl_action_fraction == 0).all()
+    assert (table.phase == "bc").sum() >= model.n_bc_episodes
+    # -1 a step, 0 for the step that arrives
+    np.testing.assert_allclose(table.reward, -(table.length - table.is_success))
+    assert run.switch == table[table.phase == "bc"].timesteps.max() <= run.evaluations.timesteps.iloc[0]
+
+
+def test_episode_log_of_a_run_that_goes_on_keeps_what_was_before(trained):
+    model, folder = trained
+    before = (folder / "episodes.csv").read_text()
+    model.learn(30, callback=EpisodeLogCallback(folder / "episodes.csv"), reset_num_timesteps=False)
+    after = (folder / "episodes.csv").read_text()
+    assert after.startswith(before)
+    assert len(after) > len(before)
+
+
+@pytest.mark.parametrize("n_runs", [1, 3])
+def test_learning_curve_is_drawn(trained, n_runs):
+    _, folder = trained
+    run = Run.read(folder / "evaluations.csv", folder / "episodes.csv")
+    path = learning_curve([run] * n_runs, folder / "plots" / "curve.png", "a title")
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert pixels.shape[0] > 500
+    assert (np.abs(pixels.astype(int) - [243, 234, 215]).sum(axis=2) < 6).mean() > 0.02  # the estimation phase
+
+
+def test_frames_have_the_colour_of_who_acts(trained):
+    model, folder = trained
+    env = RenderedReach()
+    bc = record_episode(model, env, seed=0, who="bc", every=1)
+    rl = record_episode(model, env, seed=0, who="rl", every=1)
+    assert bc.frames[0].getpixel((0, 0)) == FRAME_COLORS["bc"]
+    assert rl.frames[0].getpixel((0, 0)) == FRAME_COLORS["rl"]
+    for episode in (bc, rl):
+        assert (episode.frames[-1].getpixel((0, 0)) == SUCCESS_COLOR) == episode.is_success
+    images = side_by_side(bc, rl, hold=2)
+    assert len(images) == max(len(bc.frames), len(rl.frames)) + 2
+    assert Image.open(save_gif(images, folder / "a.gif")).size == (2 * bc.frames[0].width, bc.frames[0].height)
