@@ -16,10 +16,10 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_q2rl.benchmark.plots import Run, learning_curve
 from sb3_q2rl.benchmark.video import record_episode, save_gif, side_by_side
+from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.eval_callback import GateEvalCallback
 from sb3_q2rl.common.evaluation import evaluate
-from sb3_q2rl.common.offline_to_online import Who
 from sb3_q2rl.q2rl import QGatedSAC
 from sb3_q2rl.zoo_configs import hyperparameters
 

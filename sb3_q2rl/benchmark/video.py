@@ -9,7 +9,8 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
+from sb3_q2rl.common.acting import Who
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 FRAME_COLORS = {"bc": (85, 85, 85), "rl": (224, 123, 57)}
 SUCCESS_COLOR = (46, 139, 87)

@@ -10,8 +10,9 @@ import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
+from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.evaluation import Evaluation, evaluate
-from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 
 class GateEvalCallback(BaseCallback):

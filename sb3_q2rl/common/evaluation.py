@@ -9,7 +9,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_q2rl.bc.evaluate import wilson_interval
-from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC, Who
+from sb3_q2rl.common.acting import Who
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 
 class Evaluation(NamedTuple):

@@ -3,62 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_q2rl.bc.policy import BCPolicy, BCStep
+from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.bc.record import BCRecord, describe, fingerprint, open_bc_policy, rebuild
 from sb3_q2rl.common import checks
+from sb3_q2rl.common.acting import ActingSAC, Decision
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer, BCSamples
 from sb3_q2rl.common.critics import EnsembleCritic
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
 
-# Who is asked for an action: the model (through its gate, if it has one), its actor alone, or the BC policy alone
-Who = Literal["model", "rl", "bc"]
 
-
-class Decision(NamedTuple):
-    """
-    What happens in n environments at one step.
-
-    :param actions: (n, action_dim) to execute, in [-1, 1]
-    :param bc: what the BC policy proposed, where there is one
-    :param rl: (n, action_dim) what the actor proposed, where both were asked
-    :param rl_acts: (n,) bool, the RL action is the executed one
-    :param q_rl: (n,) the values that were compared, where they were
-    :param q_bc: (n,)
-    """
-
-    actions: th.Tensor
-    bc: BCStep | None = None
-    rl: th.Tensor | None = None
-    rl_acts: th.Tensor | None = None
-    q_rl: th.Tensor | None = None
-    q_bc: th.Tensor | None = None
-
-    def by(self, who: Who) -> th.Tensor:
-        """The action of one of them; of the actor before it has learnt anything: the BC policy's."""
-        if who == "bc" and self.bc is not None:
-            return self.bc.actions
-        return self.rl if who == "rl" and self.rl is not None else self.actions
-
-
-class OfflineToOnlineSAC(SAC):
+class OfflineToOnlineSAC(ActingSAC):
     """
     SAC with an ensemble of critics, prior knowledge (a BC policy, demonstrations, or both) and an update loop whose
     parts can be replaced one by one: ``_act``, ``_sample_batch``, ``_next_actions``, ``_critic_loss``, ``_actor_loss``.
@@ -85,7 +53,6 @@ class OfflineToOnlineSAC(SAC):
     }
     critic: EnsembleCritic  # type: ignore[assignment]
     critic_target: EnsembleCritic  # type: ignore[assignment]
-    replay_buffer: BCReplayBuffer | BCDictReplayBuffer | BCHerReplayBuffer
 
     def __init__(
         self,
@@ -187,153 +154,6 @@ class OfflineToOnlineSAC(SAC):
 
     def _on_new_bc_policy(self) -> None:
         """A saved model was given another BC policy than it was trained with."""
-
-    # ------------------------------------------------------------------ acting
-
-    @property
-    def has_started(self) -> bool:
-        """Has the actor begun to act, after whatever preparation the algorithm makes?"""
-        return True
-
-    def _act(
-        self,
-        obs: Any,
-        raw_obs: Any,
-        bc_state: Any,
-        episode_start: np.ndarray,
-        deterministic: bool,
-        noise: th.Tensor | None = None,
-    ) -> Decision:
-        """
-        Who acts, while collecting and in ``predict()``.
-
-        :param obs: (n, *obs_shape) tensors as the networks see them
-        :param raw_obs: The same before ``VecNormalize``, as the BC policy knows them
-        :param bc_state: Recurrent state of the BC policy
-        :param episode_start: (n,) bool, rows whose recurrent state must be reset
-        :param deterministic: Evaluation: no exploration
-        :param noise: While collecting: what to add to the RL action, if anything
-        """
-        return Decision(self._rl_actions(obs, deterministic, noise))
-
-    def _rl_actions(self, obs: Any, deterministic: bool, noise: th.Tensor | None) -> th.Tensor:
-        actions = self.actor(obs, deterministic)
-        return actions if noise is None else (actions + noise).clamp(-1, 1)
-
-    def _ask(
-        self,
-        observation: Any,
-        raw_observation: Any,
-        bc_state: Any,
-        episode_start: np.ndarray,
-        deterministic: bool,
-        noise: th.Tensor | None = None,
-    ) -> Decision:
-        self.policy.set_training_mode(False)
-        obs, _ = self.policy.obs_to_tensor(observation)
-        raw_obs = obs if raw_observation is observation else self.policy.obs_to_tensor(raw_observation)[0]
-        with th.no_grad():
-            decision = self._act(obs, raw_obs, bc_state, episode_start, deterministic, noise)
-        if decision.bc is not None:
-            checks.bc_step_is_sound(decision.bc)
-        return decision
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
-        assert self._last_episode_starts is not None
-        noise = None if action_noise is None else th.as_tensor(action_noise(), dtype=th.float32, device=self.device)
-        self.decision = self._ask(self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise)
-        scaled = self.decision.actions.cpu().numpy()
-        return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-        who: Who = "model",
-    ) -> tuple[np.ndarray, Any]:
-        """
-        As in SB3. Whoever acts while learning acts here too, without exploration if ``deterministic``.
-
-        :param observation: One observation, or a batch of them
-        :param state: Recurrent state of the BC policy, as the last call returned it
-        :param episode_start: (n,) bool; resets the recurrent state of those rows
-        :param deterministic: No exploration
-        :param who: ``"model"``, or to compare: ``"rl"`` the actor alone, ``"bc"`` the BC policy alone
-        :return: the actions in the environment's own scale, and the next state
-        """
-        decision = self.decide(observation, state, episode_start, deterministic)
-        actions = decision.by(who).cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]
-        actions = self.policy.unscale_action(actions)
-        next_state = None if decision.bc is None else decision.bc.state
-        return (actions if self.policy.is_vectorized_observation(observation) else actions[0]), next_state
-
-    def decide(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> Decision:
-        """
-        What ``predict`` does, with the reasons: who proposed what, which values were compared, who acts.
-
-        :param observation: One observation, or a batch of them
-        :param state: See :meth:`predict`
-        :param episode_start: See :meth:`predict`
-        :param deterministic: See :meth:`predict`
-        :return: For a batch, of one where one observation came
-        """
-        normalizer = self._vec_normalize_env
-        raw = observation if normalizer is None else normalizer.unnormalize_obs(observation)
-        if episode_start is None:
-            is_batch = self.policy.is_vectorized_observation(observation)
-            first = next(iter(observation.values())) if isinstance(observation, dict) else observation
-            episode_start = np.full(len(first) if is_batch else 1, state is None)
-        return self._ask(observation, raw, state, episode_start, deterministic)
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: Any,
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        checks.rewards_are_finite(reward, infos)
-        assert self.decision is not None
-        bc = self.decision.bc
-        if bc is not None:
-            zeros = np.zeros(len(dones))  # no density: log pi + H counts nothing
-            actions = bc.actions.cpu().numpy()
-            log_prob = zeros if bc.log_prob is None else bc.log_prob.cpu().numpy()
-            entropy = zeros if bc.entropy is None else bc.entropy.cpu().numpy()
-            rl_acts = self.decision.rl_acts
-            bc_acts = np.zeros(len(dones), bool) if rl_acts is None else ~rl_acts.cpu().numpy()
-            for i, info in enumerate(infos):
-                info["bc_step"] = (actions[i], log_prob[i], entropy[i], bc_acts[i])
-            self._bc_state = bc.state
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        # SB3 leaves this to the on-policy algorithms; the BC policy's recurrent state needs it
-        self._last_episode_starts = dones
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        if reset_num_timesteps or self._last_obs is None:  # SB3 is about to reset the environments
-            self.replay_buffer.forget_open_episodes()
-            self._bc_state = None
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     # ------------------------------------------------------------------ learning
 

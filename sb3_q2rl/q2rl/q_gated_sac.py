@@ -15,8 +15,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
+from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
-from sb3_q2rl.common.offline_to_online import Decision, OfflineToOnlineSAC
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.q2rl.gating import max_gate
