@@ -52,8 +52,8 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param rl_deterministic: The RL action is the actor's mode while learning, else a sample
     :param keep_bc_episodes: Learn online from the estimation episodes, too
     :param demonstrations: Put once in the replay buffer (the paper's "with data"): Demonstrations, a file, or a name
-    :param learning_rate: Of the critics, and of the actor unless it has its own
-    :param actor_learning_rate: Of the actor
+    :param learning_rate: Of the critics
+    :param actor_learning_rate: Of the actor, slower so that it does not outrun the critics; ``None``: the same
     :param buffer_size: Transitions to keep; memory is taken as they come
     :param batch_size: Transitions of one update
     :param tau: Target critics' update coefficient
@@ -100,7 +100,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         keep_bc_episodes: bool = True,
         demonstrations: Demonstrations | str | Path | None = None,
         learning_rate: float | Schedule = 3e-4,
-        actor_learning_rate: float | Schedule | None = None,
+        actor_learning_rate: float | Schedule | None = 1e-4,
         buffer_size: int = 1_000_000,
         batch_size: int = 256,
         tau: float = 0.005,
