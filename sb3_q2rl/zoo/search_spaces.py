@@ -22,7 +22,8 @@ def sample_qgated_sac(
     """
     return convert_qgated_sac(
         {
-            "learning_rate": trial.suggest_float("learning_rate", 3e-5, 1e-3, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
+            "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
             "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.003, 0.03, log=True),
             "tau": trial.suggest_float("tau", 0.002, 0.02, log=True),
             "batch_size": trial.suggest_categorical("batch_size", [128, 256, 512]),
