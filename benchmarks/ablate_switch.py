@@ -1,9 +1,9 @@
 """
 What is the gate worth at the moment it opens? ``python benchmarks/ablate_switch.py``
 
-Q-initialisation fits the critics either to Q̂_BC (ours) or to the raw Monte-Carlo returns (the reference). For each seed:
-the BC episodes are played, both are fitted to them, and gate, RL alone and BC alone are evaluated at once, before any
-online learning.
+Q-initialisation fits the critics either to Q̂_BC (ours) or to the raw Monte-Carlo returns (the reference). For each
+seed the BC episodes are played, the networks are fitted to them, and gate, RL alone and BC alone are evaluated at once,
+before any online learning.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_q2rl import QGatedSAC
@@ -30,6 +31,13 @@ class FittedToReturns(QGatedSAC):
         returns = self.replay_buffer.gather(rows, columns).mc_returns
         assert returns is not None
         return returns
+
+
+class UntilTheSwitch(BaseCallback):
+    """Stop as soon as the gate has opened."""
+
+    def _on_step(self) -> bool:
+        return not self.model.has_started  # type: ignore[attr-defined]
 
 
 VARIANTS = {"Q̂_BC (ours)": QGatedSAC, "raw returns (reference)": FittedToReturns}
@@ -49,9 +57,8 @@ def main() -> None:
     for seed in args.seeds:
         for variant, algorithm in VARIANTS.items():
             model = algorithm(env=make_vec_env(args.env, seed=seed), seed=seed, **kwargs)
-            while not model.has_started:
-                model.learn(1_000, reset_num_timesteps=model.num_timesteps == 0, log_interval=None)
-            row: dict[str, object] = {"env": args.env, "critics_start_at": variant, "seed": seed, "steps": model.num_timesteps}
+            model.learn(1_000_000, callback=UntilTheSwitch(), log_interval=None)
+            row: dict[str, object] = {"env": args.env, "critics_start_at": variant, "seed": seed}
             for who in ("model", "rl", "bc"):
                 eval_env.seed(20_000)
                 row[who] = evaluate(model, eval_env, args.episodes, who).success_rate  # type: ignore[arg-type]
