@@ -90,6 +90,7 @@ def report() -> None:
                 "bc": round(float(last.bc.mean()), 3),
                 "at_switch": round(float(first.model.mean()), 3),
                 "final": round(float(last.model.mean()), 3),
+                "final_95": _pooled_interval(last),
                 "final_per_seed": " ".join(f"{value:.2f}" for value in last.model),
                 "final_rl": round(float(last.rl.mean()), 3),
                 "lowest_after_switch": round(float(np.min([run.evaluations.model.min() for run in runs])), 3),
@@ -98,6 +99,14 @@ def report() -> None:
     table = pd.DataFrame(lines)
     table.to_csv(RESULTS / "summary.csv", index=False)
     print(table.to_string(index=False))
+
+
+def _pooled_interval(last: pd.DataFrame) -> str:
+    """Of all episodes of all seeds together: it leaves out how much seeds differ, which final_per_seed shows."""
+    from sb3_q2rl.bc.evaluate import wilson_interval
+
+    low, high = wilson_interval(round(float((last.model * last.episodes).sum())), int(last.episodes.sum()))
+    return f"{low:.2f}-{high:.2f}"
 
 
 def main() -> None:

@@ -90,9 +90,10 @@ def _draw_success(axes: Axes, runs: Sequence[Run], who: str) -> None:
 
 
 def _draw_training(success: Axes, fraction: Axes, runs: Sequence[Run]) -> None:
+    alpha = 0.9 if len(runs) == 1 else 0.5
     for i, run in enumerate(runs):
         table = run.episodes
         rolling = table[["is_success", "rl_action_fraction"]].rolling(WINDOW, min_periods=5).mean()
         label = f"training episodes (mean of {WINDOW})" if i == 0 else None
-        success.plot(table.timesteps, rolling.is_success, color="#7a9e7e", lw=1, alpha=0.9, label=label)
-        fraction.plot(table.timesteps, rolling.rl_action_fraction, color=COLORS["rl"], lw=1.2)
+        success.plot(table.timesteps, rolling.is_success, color="#7a9e7e", lw=1, alpha=alpha, label=label)
+        fraction.plot(table.timesteps, rolling.rl_action_fraction, color=COLORS["rl"], lw=1.2, alpha=alpha)
