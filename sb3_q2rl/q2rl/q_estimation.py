@@ -31,7 +31,7 @@ class ValueFit(NamedTuple):
     """
     How well V_BC was learnt.
 
-    :param r2: Share of the returns' variance that is explained in episodes that were held out
+    :param r2: Share of the returns' variance that is explained in episodes that were held out; NaN if all are alike
     :param rmse: Root mean squared error there, in units of return
     :param n_steps: Gradient steps until the best held-out error
     """
@@ -175,7 +175,8 @@ class QEstimate(BaseModel):
         self.set_training_mode(False)
         self.is_fitted = True
         error, variance = self._held_out_error(transitions, judged, fold)
-        return ValueFit(r2=1 - error / max(variance, 1e-8), rmse=error**0.5, n_steps=best_step)
+        returns_differ = variance > 1e-6 * float(self.return_std) ** 2
+        return ValueFit(r2=1 - error / variance if returns_differ else float("nan"), rmse=error**0.5, n_steps=best_step)
 
     @th.no_grad()
     def _set_scales(self, transitions: Transitions, indices: np.ndarray) -> None:

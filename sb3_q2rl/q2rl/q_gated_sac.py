@@ -262,9 +262,11 @@ class QGatedSAC(OfflineToOnlineSAC):
         self.logger.record("q_estimation/v_steps", fit.n_steps)
         self.logger.record("q_estimation/seconds", seconds)
         if self.verbose > 0:
+            alike = np.isnan(fit.r2)
+            explained = "all returns are alike" if alike else f"V_BC explains {fit.r2:.0%} of the held-out returns"
             print(
-                f"Q-estimation: {len(episodes)} BC episodes, {len(rows)} steps; V_BC explains {fit.r2:.0%} of the "
-                f"held-out returns (error {fit.rmse:.3g}). {self.q_init_steps} steps of Q-initialisation, "
+                f"Q-estimation: {len(episodes)} BC episodes, {len(rows)} steps; {explained} (error {fit.rmse:.3g}). "
+                f"{self.q_init_steps} steps of Q-initialisation, "
                 f"{seconds:.0f} s in all. The gate opens at step {self.num_timesteps}."
             )
 
