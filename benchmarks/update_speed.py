@@ -98,13 +98,13 @@ def main() -> None:
             {
                 "nets": "x".join(map(str, net_arch)),
                 "n_critics": n_critics,
-                "sb3_updates_per_s": round(sb3.updates_per_s, 1),
-                "ours_updates_per_s": round(ours.updates_per_s, 1),
+                "sb3_updates_per_s": round(float(sb3.updates_per_s), 1),
+                "ours_updates_per_s": round(float(ours.updates_per_s), 1),
                 "ratio": round(float(np.median(ratios)), 2),
                 "ratio_min": round(min(ratios), 2),
                 "ratio_max": round(max(ratios), 2),
-                "sb3_act_ms": round(sb3.act_ms, 2),
-                "gate_act_ms": round(ours.act_ms, 2),
+                "sb3_act_ms": round(float(sb3.act_ms), 2),
+                "gate_act_ms": round(float(ours.act_ms), 2),
             }
         )
         print(rows[-1], flush=True)
