@@ -51,7 +51,6 @@ def main() -> None:
     args = parser.parse_args()
     th.set_num_threads(1)
     kwargs = hyperparameters("qgated_sac", args.env)
-    kwargs.pop("n_timesteps")
     eval_env = make_vec_env(args.env, n_envs=10, seed=20_000)
     rows = []
     for seed in args.seeds:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,6 @@ import pandas as pd
 ENVS = ("AdroitHandDoorBinary-v0", "AdroitHandPenBinary-v0")
 RESULTS = Path(__file__).parent / "results" / "adroit"
 CHECKPOINTS = Path("logs/benchmark")
-CPU_NETS: dict[str, Any] = {"net_arch": [128, 128], "n_critics": 5}
 
 
 def name(env_id: str, preset: str, seed: int) -> str:
@@ -40,8 +38,7 @@ def train(env_id: str, preset: str, seed: int, steps: int) -> None:
 
     th.set_num_threads(1)
     kwargs = hyperparameters("qgated_sac", env_id, None if preset == "default" else preset)
-    kwargs.pop("n_timesteps")
-    kwargs["policy_kwargs"] = CPU_NETS
+    kwargs["policy_kwargs"] = hyperparameters("qgated_sac", env_id)["policy_kwargs"]
     run = name(env_id, preset, seed)
     env = make_vec_env(env_id, seed=seed)
     if any((CHECKPOINTS / run).glob("step_*")):

@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> None:
     out: Path = args.out
     # What `python -m rl_zoo3.train --algo qgated_sac` uses, too
     kwargs = hyperparameters("qgated_sac", ENV) | {"n_bc_episodes": args.n_bc_episodes}
-    kwargs.pop("n_timesteps")
     console.print(
         f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}` (cloned from 25 human demonstrations) plays "
         f"{kwargs['n_bc_episodes']} episodes. Its Q-function is estimated from them,\nthen gate and SAC learn until "

@@ -21,9 +21,10 @@ def hyperparameters(algo: str, env_id: str, preset: str | None = None) -> dict[s
     :param algo: e.g. ``"qgated_sac"``
     :param env_id: Environment; one without an entry gets ``default``
     :param preset: e.g. ``"paper"``; ``None``: the defaults
-    :return: Constructor keywords, and ``n_timesteps`` for ``learn``
+    :return: Constructor keywords; ``n_timesteps`` is rl_zoo3's own business
     """
     import yaml
 
     entries = yaml.safe_load(config_path(algo, preset).read_text())
-    return dict(entries.get(env_id, entries["default"]))
+    entry = entries.get(env_id, entries["default"])
+    return {key: value for key, value in entry.items() if key != "n_timesteps"}

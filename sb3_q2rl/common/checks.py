@@ -100,7 +100,7 @@ def no_reward_normalization(normalizer: VecNormalize | None) -> None:
         )
 
 
-def bc_policy_fits(bc: BCPolicy, policy: BasePolicy, device: th.device) -> None:
+def bc_policy_fits(bc: BCPolicy, policy: BasePolicy) -> None:
     """
     Ask the BC policy about two sample observations.
 

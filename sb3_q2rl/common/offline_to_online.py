@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_q2rl.bc.policy import BCPolicy
-from sb3_q2rl.bc.record import BCRecord, describe, fingerprint, open_bc_policy, rebuild
+from sb3_q2rl.bc.record import BCRecord, describe, open_bc_policy, rebuild
 from sb3_q2rl.common import checks
 from sb3_q2rl.common.acting import ActingSAC, Decision
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer, BCSamples
@@ -146,10 +146,10 @@ class OfflineToOnlineSAC(ActingSAC):
                 "`bc_policy` is recurrent and `replay_buffer_class` relabels goals in hindsight: what a recurrent "
                 "policy would have done under another goal cannot be computed. Use a memoryless BC policy, or no HER."
             )
-        checks.bc_policy_fits(self._bc, self.policy, self.device)
+        checks.bc_policy_fits(self._bc, self.policy)
         known = self._bc_record
         self._bc_record = describe(self._bc, self.bc_policy if known is None else self.bc_policy or known["source"])
-        if known is not None and known["fingerprint"] != fingerprint(self._bc):
+        if known is not None and known["fingerprint"] != self._bc_record["fingerprint"]:
             self._on_new_bc_policy()
 
     def _on_new_bc_policy(self) -> None:

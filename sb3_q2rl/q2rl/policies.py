@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_q2rl.common.policies import EnsembleSACPolicy
+from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
 
@@ -58,15 +57,9 @@ class GatedSACPolicy(EnsembleSACPolicy):
         }
 
 
-class GatedSACCnnPolicy(GatedSACPolicy):
+class GatedSACCnnPolicy(GatedSACPolicy, EnsembleSACCnnPolicy):
     """For image observations."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": NatureCNN, **kwargs})
 
-
-class GatedSACMultiInputPolicy(GatedSACPolicy):
+class GatedSACMultiInputPolicy(GatedSACPolicy, EnsembleSACMultiInputPolicy):
     """For Dict observations."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
