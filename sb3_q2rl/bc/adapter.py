@@ -1,51 +1,76 @@
-"""One door for BC checkpoints: ours by path, ours by name; other libraries' kinds find their place in the list."""
+"""One door for BC checkpoints: it finds out what it is given, and each kind has a reader in a file of its own."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch as th
+from torch.distributions import Distribution
 
 from sb3_q2rl.assets import ASSETS
-from sb3_q2rl.bc.checkpoint import read_checkpoint
+from sb3_q2rl.bc.callable_policy import CallableBCPolicy
+from sb3_q2rl.bc.density import Density
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
+from sb3_q2rl.bc.memoryless import DistributionBCPolicy
 from sb3_q2rl.bc.policy import BCPolicy
-
-# A reader returns None for a file that is not of its kind, and raises for one that is but is broken.
-Reader = Callable[[Path], BCPolicy | None]
+from sb3_q2rl.bc.source import CheckpointFile, ReadOptions
 
 SHIPPED_POLICIES = {
     "adroit-door-human": ASSETS / "adroit_door_human_bc.pt",
     "adroit-pen-dapg": ASSETS / "adroit_pen_dapg_bc.pt",
 }
 
-
-def _read_gaussian(path: Path) -> BCPolicy | None:
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        if not any(name.endswith("/data.pkl") for name in archive.namelist()):
-            return None
-    checkpoint = read_checkpoint(path)
-    return GaussianBCPolicy.from_checkpoint(checkpoint) if checkpoint.get("format") == GaussianBCPolicy.FORMAT else None
+# A reader returns None for a file that is not of its kind, and raises for one that is but is broken.
+Reader = Callable[[CheckpointFile], BCPolicy | None]
 
 
-# Asked in this order. The key is how the error message calls the kind.
-_READERS: dict[str, Reader] = {"Gaussian or mixture policies of sb3_q2rl (`train_bc`)": _read_gaussian}
+@dataclass(frozen=True)
+class Origin:
+    """Where a policy came from, in plain values: enough to read it again."""
+
+    path: str
+    options: ReadOptions
+
+
+def _read_own(file: CheckpointFile) -> BCPolicy | None:
+    is_own = file.content.get("format") == GaussianBCPolicy.FORMAT
+    return GaussianBCPolicy.from_checkpoint(file.content) if is_own else None
+
+
+# Asked in this order, the most general last. The key is how the error message calls the kind.
+_READERS: dict[str, Reader] = {
+    "Gaussian or mixture policies of sb3_q2rl (`train_bc`)": _read_own,
+}
 
 
 class BCPolicyAdapter:
-    """Turns a checkpoint into a :class:`BCPolicy`."""
+    """Turns what a user has into a :class:`BCPolicy`."""
 
     @staticmethod
-    def from_checkpoint(path_or_name: str | Path, device: str | th.device = "cpu") -> BCPolicy:
+    def from_checkpoint(
+        path_or_name: str | Path,
+        device: str | th.device = "cpu",
+        *,
+        observation_keys: Sequence[str] | Mapping[str, str] | None = None,
+        density: Density | str | Mapping[str, Any] | None = None,
+        allow_pickle: bool = False,
+    ) -> BCPolicy:
         """
+        Recognise the file and read it.
+
         :param path_or_name: a checkpoint file, or the name of a shipped policy such as "adroit-door-human"
         :param device: where the policy shall run
+        :param observation_keys: a list: what to concatenate from a Dict observation (in the order of the training), or
+            how a flat observation is composed of the checkpoint's keys; a mapping: the checkpoint's key -> the
+            environment's
+        :param density: for policies that only give actions: how to score them, see :class:`Density`
+        :param allow_pickle: execute the code that the file contains: only for authors that you trust
         :raises FileNotFoundError: neither a file nor a shipped name
         :raises ValueError: an unknown kind of file, a damaged one, or one that wants to execute code
+        :raises ImportError: the kind needs a package that is not installed
         """
         path = SHIPPED_POLICIES.get(str(path_or_name), Path(path_or_name))
         if not path.is_file():
@@ -53,11 +78,42 @@ class BCPolicyAdapter:
                 f"There is no BC checkpoint {path_or_name!s}: it is neither a file nor one of the shipped names "
                 f"({', '.join(SHIPPED_POLICIES)})."
             )
-        for read in _READERS.values():
-            policy = read(path)
-            if policy is not None:
-                return policy.to(device)
+        options = ReadOptions(observation_keys, None if density is None else Density.of(density), allow_pickle)
+        file = CheckpointFile(path, options)
+        for kind, read in _READERS.items():
+            policy = read(file)
+            if policy is None:
+                continue
+            if density is not None and not isinstance(policy, CallableBCPolicy):
+                raise ValueError(f"`density` was given, but {path} ({kind}) has a density of its own. Leave it out.")
+            policy.origin = Origin(str(path_or_name), options)  # type: ignore[attr-defined]
+            return policy.to(device)
         raise ValueError(
             f"{path} is no BC checkpoint of a known kind, or it is damaged. Known kinds: {'; '.join(_READERS)}. "
             f"Shipped names: {', '.join(SHIPPED_POLICIES)}."
         )
+
+    @staticmethod
+    def from_distribution(function: Callable[[Any], Distribution], device: str | th.device = "cpu") -> BCPolicy:
+        """
+        :param function: observations, (n, *obs_shape) or a dict of those, as tensors -> a ``torch.distributions`` batch
+            of n distributions over (action_dim,), actions in [-1, 1]; a ``torch.nn.Module`` moves with the policy
+        :param device: where it shall run
+        """
+        return DistributionBCPolicy(function).to(device)
+
+    @staticmethod
+    def from_callable(
+        function: Callable[[Any], Any],
+        density: Density | str | Mapping[str, Any] = "none",
+        action_steps: int | None = None,
+        device: str | th.device = "cpu",
+    ) -> BCPolicy:
+        """
+        :param function: observations, (n, *obs_shape) or a dict of those, as tensors -> actions in [-1, 1]:
+            (n, action_dim), or chunks (n, T, action_dim); a ``torch.nn.Module`` moves with the policy
+        :param density: how to score its actions, see :class:`Density`
+        :param action_steps: for chunks: how many of the T actions to execute before asking again
+        :param device: where it shall run
+        """
+        return CallableBCPolicy(function, Density.of(density), action_steps).to(device)

@@ -29,9 +29,10 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
     return path
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, Any]:
     """
     :param path: a file that ``torch.save`` wrote
+    :param allow_pickle: let it execute code: the user trusts its author
     :raises FileNotFoundError: no such file
     :raises ValueError: the file is damaged, wants to execute code, or holds something else than a dict
     """
@@ -39,12 +40,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint at {path}.")
     try:
-        checkpoint = th.load(path, map_location="cpu", weights_only=True)
+        checkpoint = th.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         # weights_only answers so both to code and to bytes that are no pickle: the text says which.
         raise ValueError(
-            f"{path} was refused: it is no file of plain tensors, and loading it could execute code. Load such a file "
-            f"only where you trust its author, and save it again as plain tensors. ({_first_line(error)})"
+            f"{path} was refused: it is no file of plain tensors, and loading it could execute code. If you trust its "
+            f"author, say so with `allow_pickle=True`, or save it again as plain tensors. ({_first_line(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError) as error:
         raise ValueError(f"{path} is damaged or cut off ({_first_line(error)}). Copy or write it again.") from error

@@ -14,13 +14,15 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from sb3_q2rl.bc.checkpoint import read_checkpoint, write_checkpoint
-from sb3_q2rl.bc.policy import BCObs, BCStep
+from sb3_q2rl.bc.memoryless import MemorylessBCPolicy, freeze
+from sb3_q2rl.bc.observations import flat_observation
+from sb3_q2rl.bc.policy import BCObs
 
 # Normalised observations are cut here: far from the demonstrations the network would only extrapolate.
 _OBS_CLIP = 10.0
 
 
-class GaussianBCPolicy(nn.Module):
+class GaussianBCPolicy(MemorylessBCPolicy):
     """
     pi(a|s) over raw actions, the scale [-1, 1] of the demonstrations: one diagonal Gaussian, or a mixture of them,
     with means inside [-1, 1] (tanh) and scales inside [sigma_min, sigma_max].
@@ -41,7 +43,6 @@ class GaussianBCPolicy(nn.Module):
 
     FORMAT = "sb3_q2rl.gaussian_bc"
     FORMAT_VERSION = 1
-    is_recurrent = False
     obs_mean: th.Tensor
     obs_std: th.Tensor
 
@@ -94,34 +95,13 @@ class GaussianBCPolicy(nn.Module):
         self.obs_mean.copy_(th.as_tensor(mean))
         self.obs_std.copy_(th.as_tensor(scale))
 
-    def flat_obs(self, obs: BCObs) -> th.Tensor:
-        """
-        :param obs: (n, obs_dim), or a dict that has ``obs_keys``
-        :return: (n, obs_dim), float32
-        :raises ValueError: wrong shape, missing key, or a dict where an array is expected (and the reverse)
-        """
-        if isinstance(obs, dict):
-            if self.obs_keys is None:
-                raise ValueError(f"The BC policy takes one array of ({self.obs_dim},), but a dict of {list(obs)} came.")
-            missing = [key for key in self.obs_keys if key not in obs]
-            if missing:
-                raise ValueError(
-                    f"The BC policy reads the keys {missing}, which the observation lacks; it has {list(obs)}."
-                )
-            obs = th.cat([obs[key].flatten(start_dim=1).float() for key in self.obs_keys], dim=1)
-        if obs.ndim != 2 or obs.shape[1] != self.obs_dim:
-            raise ValueError(
-                f"The BC policy was trained on observations of shape ({self.obs_dim},), but a batch of shape "
-                f"{tuple(obs.shape)} came, not (n, {self.obs_dim}). Use it with the task that it was trained on."
-            )
-        return obs.float()
-
     def distribution(self, obs: BCObs) -> Distribution:
         """
         :param obs: (n, obs_dim) or a dict
         :return: batch of n distributions over (action_dim,)
         """
-        normalised = ((self.flat_obs(obs) - self.obs_mean) / self.obs_std).clamp(-_OBS_CLIP, _OBS_CLIP)
+        flat = flat_observation(obs, self.obs_dim, self.obs_keys)
+        normalised = ((flat - self.obs_mean) / self.obs_std).clamp(-_OBS_CLIP, _OBS_CLIP)
         out = self.head(self.trunk(normalised))
         n_means = self.n_components * self.action_dim
         shape = (len(out), self.n_components, self.action_dim)
@@ -134,26 +114,6 @@ class GaussianBCPolicy(nn.Module):
         components = Independent(Normal(means, sigmas, validate_args=False), 1, validate_args=False)
         weights = Categorical(logits=out[:, 2 * n_means :], validate_args=False)
         return MixtureSameFamily(weights, components, validate_args=False)
-
-    @th.no_grad()
-    def step(
-        self, obs: BCObs, state: Any, episode_start: np.ndarray | th.Tensor, deterministic: bool = False
-    ) -> BCStep:
-        """
-        :param obs: (n, obs_dim) or a dict
-        :param state: unused, the policy has no memory
-        :param episode_start: unused
-        :param deterministic: act at the mode (of a mixture: the mean of its heaviest component), scored by the same
-            distribution
-        """
-        distribution = self.distribution(obs)
-        actions = mode(distribution) if deterministic else distribution.sample()
-        return BCStep(
-            actions=actions.clamp(-1.0, 1.0),
-            log_prob=distribution.log_prob(actions),
-            entropy=entropy_nats(distribution),
-            state=None,
-        )
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Everything needed to build the policy again, as plain values and tensors."""
@@ -193,11 +153,9 @@ class GaussianBCPolicy(nn.Module):
             policy.load_state_dict(checkpoint["state_dict"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"The BC checkpoint is incomplete or was altered: {error}") from error
-        bad = [name for name, tensor in policy.state_dict().items() if not bool(th.isfinite(tensor).all())]
-        if bad:
-            raise ValueError(f"The BC checkpoint holds NaN or infinity in {', '.join(bad)}: train the policy again.")
+        freeze(policy, "The BC checkpoint")
         policy.training_record = dict(checkpoint.get("training_record", {}))
-        return policy.eval().requires_grad_(False)
+        return policy
 
     def save(self, path: str | Path) -> Path:
         """Write the checkpoint, whole or not at all."""
@@ -207,28 +165,3 @@ class GaussianBCPolicy(nn.Module):
     def load(cls, path: str | Path) -> GaussianBCPolicy:
         """Read a checkpoint; see :func:`read_checkpoint` and :meth:`from_checkpoint` for the errors."""
         return cls.from_checkpoint(read_checkpoint(path))
-
-
-def mode(distribution: Distribution) -> th.Tensor:
-    """
-    :param distribution: Gaussian, or mixture of Gaussians, over (action_dim,)
-    :return: (n, action_dim) the mean, or the mean of the heaviest component
-    """
-    if isinstance(distribution, MixtureSameFamily):
-        heaviest = distribution.mixture_distribution.probs.argmax(dim=1)
-        return distribution.component_distribution.mean[th.arange(len(heaviest)), heaviest]
-    return distribution.mean
-
-
-def entropy_nats(distribution: Distribution) -> th.Tensor:
-    """
-    Exact for one Gaussian. A mixture's entropy has no closed form: H(w) + sum_k w_k H_k bounds it from above, and is
-    attained when the components do not overlap.
-
-    :param distribution: Gaussian, or mixture of Gaussians, over (action_dim,)
-    :return: (n,) joint entropy in nats
-    """
-    if isinstance(distribution, MixtureSameFamily):
-        weights = distribution.mixture_distribution
-        return weights.entropy() + (weights.probs * distribution.component_distribution.entropy()).sum(dim=1)
-    return distribution.entropy()

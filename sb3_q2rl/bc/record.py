@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch as th
 from torch import nn
 
-from sb3_q2rl.bc.adapter import BCPolicyAdapter
+from sb3_q2rl.bc.adapter import BCPolicyAdapter, Origin
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.bc.policy import BCPolicy
 
 
 class BCRecord(TypedDict):
     """
-    ``checkpoint``: the whole policy as plain tensors, where it is one of ours; ``source``: what the user gave;
-    ``fingerprint``: SHA-256 of its weights, to notice another policy; ``None`` for objects without weights.
+    ``checkpoint``: the whole policy as plain tensors, where it is one of ours; ``source``: its file, or what the user
+    gave; ``options``: how its file was read; ``fingerprint``: SHA-256 of its weights, to notice another policy;
+    ``None`` for objects without weights.
     """
 
     checkpoint: dict[str, Any] | None
     source: str
+    options: dict[str, Any]
     fingerprint: str | None
 
 
 def open_bc_policy(bc_policy: Any, device: th.device | str) -> BCPolicy:
     """
-    :param bc_policy: a :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped one
+    :param bc_policy: a :class:`BCPolicy`, the path of a checkpoint, the name of a shipped one, or (as YAML writes it) a
+        mapping of the arguments of :meth:`BCPolicyAdapter.from_checkpoint`
     :param device: where it will act
     :raises TypeError: if it is none of these
     """
     if isinstance(bc_policy, str | Path):
         return BCPolicyAdapter.from_checkpoint(bc_policy, device=device)
+    if isinstance(bc_policy, Mapping):
+        return BCPolicyAdapter.from_checkpoint(**bc_policy, device=device)
     if isinstance(bc_policy, BCPolicy):
         bc_policy.to(device)
         return bc_policy
@@ -59,8 +66,14 @@ def describe(policy: BCPolicy, source: Any) -> BCRecord:
     :param source: What the user passed for it
     """
     checkpoint = policy.to_checkpoint() if isinstance(policy, GaussianBCPolicy) else None
+    origin: Origin | None = getattr(policy, "origin", None)
     name = str(source) if isinstance(source, str | Path) else type(policy).__name__
-    return BCRecord(checkpoint=checkpoint, source=name, fingerprint=fingerprint(policy))
+    return BCRecord(
+        checkpoint=checkpoint,
+        source=name if origin is None else origin.path,
+        options={} if origin is None else asdict(origin.options),
+        fingerprint=fingerprint(policy),
+    )
 
 
 def rebuild(record: BCRecord, device: th.device | str) -> BCPolicy:
@@ -77,7 +90,7 @@ def rebuild(record: BCRecord, device: th.device | str) -> BCPolicy:
             f"This model was trained with the BC policy `{record['source']}`, whose weights are not part of the saved "
             "file and which is not there now. Pass it again: `load(path, bc_policy=...)`."
         )
-    policy = BCPolicyAdapter.from_checkpoint(record["source"], device=device)
+    policy = BCPolicyAdapter.from_checkpoint(record["source"], device=device, **record["options"])
     if fingerprint(policy) != record["fingerprint"]:
         raise ValueError(
             f"`{record['source']}` has changed since this model was saved. To go on with the new weights, say so: "

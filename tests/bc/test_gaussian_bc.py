@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from sb3_q2rl.bc import BCPolicy, GaussianBCPolicy
 from sb3_q2rl.bc.checkpoint import read_checkpoint
-from sb3_q2rl.bc.gaussian import entropy_nats, mode
+from sb3_q2rl.bc.distributions import entropy_nats, mode
 
 START = np.array([True])
 

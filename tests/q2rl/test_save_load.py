@@ -131,7 +131,7 @@ def test_a_foreign_bc_policy_is_remembered_by_its_file(tmp_path, monkeypatch):
     """Weights of a kind that we cannot write are not in the zip: the file must be there, and unchanged."""
     file = tmp_path / "foreign.txt"
     file.write_text("0.5")
-    read = {"text": lambda path: WalkHome(skill=float(path.read_text())) if path.suffix == ".txt" else None}
+    read = {"text": lambda file: WalkHome(skill=float(file.path.read_text())) if file.path.suffix == ".txt" else None}
     monkeypatch.setattr(adapter, "_READERS", read)
     model = small_model(bc_policy=file)
     model.learn(60)
