@@ -16,6 +16,8 @@ from sb3_q2rl.bc.density import Density
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.bc.memoryless import DistributionBCPolicy
 from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.bc.robomimic import SUPPORTED, read_robomimic
+from sb3_q2rl.bc.robomimic_policies import RobomimicBCPolicy
 from sb3_q2rl.bc.source import CheckpointFile, ReadOptions
 
 SHIPPED_POLICIES = {
@@ -43,6 +45,7 @@ def _read_own(file: CheckpointFile) -> BCPolicy | None:
 # Asked in this order, the most general last. The key is how the error message calls the kind.
 _READERS: dict[str, Reader] = {
     "Gaussian or mixture policies of sb3_q2rl (`train_bc`)": _read_own,
+    f"robomimic ({SUPPORTED})": read_robomimic,
 }
 
 
@@ -84,7 +87,7 @@ class BCPolicyAdapter:
             policy = read(file)
             if policy is None:
                 continue
-            if density is not None and not isinstance(policy, CallableBCPolicy):
+            if density is not None and getattr(policy, "has_density", True):
                 raise ValueError(f"`density` was given, but {path} ({kind}) has a density of its own. Leave it out.")
             policy.origin = Origin(str(path_or_name), options)  # type: ignore[attr-defined]
             return policy.to(device)
@@ -92,6 +95,27 @@ class BCPolicyAdapter:
             f"{path} is no BC checkpoint of a known kind, or it is damaged. Known kinds: {'; '.join(_READERS)}. "
             f"Shipped names: {', '.join(SHIPPED_POLICIES)}."
         )
+
+    @staticmethod
+    def from_robomimic(
+        path: str | Path,
+        device: str | th.device = "cpu",
+        *,
+        observation_keys: Sequence[str] | Mapping[str, str] | None = None,
+        density: Density | str | Mapping[str, Any] | None = None,
+    ) -> BCPolicy:
+        """
+        :param path: a checkpoint that robomimic saved
+        :param device: where the policy shall run
+        :param observation_keys: a mapping: the checkpoint's key -> the environment's; a list: how a flat observation is
+            composed of the checkpoint's keys
+        :param density: for deterministic policies, "none" or "fixed", see :class:`Density`
+        :raises ValueError: no robomimic checkpoint, or one that is not supported; see also :meth:`from_checkpoint`
+        """
+        policy = BCPolicyAdapter.from_checkpoint(path, device, observation_keys=observation_keys, density=density)
+        if not isinstance(policy, RobomimicBCPolicy):
+            raise ValueError(f"{path} is no robomimic checkpoint. `from_checkpoint` finds out what it is.")
+        return policy
 
     @staticmethod
     def from_distribution(function: Callable[[Any], Distribution], device: str | th.device = "cpu") -> BCPolicy:

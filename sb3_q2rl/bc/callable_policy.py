@@ -42,6 +42,8 @@ class CallableBCPolicy(nn.Module):
     :raises ValueError: ``action_steps`` below 1
     """
 
+    has_density = False  # of its own
+
     def __init__(self, act: Callable[[Any], th.Tensor], density: Density, action_steps: int | None = None):
         super().__init__()
         if action_steps is not None and action_steps < 1:
