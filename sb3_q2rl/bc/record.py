@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,13 @@ def open_bc_policy(bc_policy: Any, device: th.device | str) -> BCPolicy:
     if isinstance(bc_policy, str | Path):
         return BCPolicyAdapter.from_checkpoint(bc_policy, device=device)
     if isinstance(bc_policy, Mapping):
-        return BCPolicyAdapter.from_checkpoint(**bc_policy, device=device)
+        known = list(inspect.signature(BCPolicyAdapter.from_checkpoint).parameters)
+        if "path_or_name" not in bc_policy or not set(bc_policy) <= set(known):
+            raise ValueError(
+                f"`bc_policy` is a mapping of {sorted(bc_policy)}; expected `path_or_name` and what else "
+                f"`BCPolicyAdapter.from_checkpoint` takes: {', '.join(known[1:])}."
+            )
+        return BCPolicyAdapter.from_checkpoint(**{"device": device, **bc_policy})
     if isinstance(bc_policy, BCPolicy):
         bc_policy.to(device)
         return bc_policy

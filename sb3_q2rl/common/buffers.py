@@ -11,6 +11,8 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_q2rl.common.frames import NextFrames
+from sb3_q2rl.common.images import image_keys
 from sb3_q2rl.common.returns import TruncationTail, check_tail, monte_carlo_returns
 from sb3_q2rl.data import Demonstrations
 
@@ -87,6 +89,11 @@ class _BCColumns(ReplayBuffer):
         self.mc_returns = np.full((rows, n_envs), np.nan, dtype=np.float32)
         self._episode_length = np.zeros(n_envs, dtype=np.int64)
         self.n_bc_episodes = 0
+        if isinstance(self.next_observations, dict):
+            for key in image_keys(observation_space):
+                self.next_observations[key] = NextFrames(self.observations[key])
+        elif image_keys(observation_space):
+            self.next_observations = NextFrames(self.observations)  # type: ignore[assignment]
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         self._make_room(1)
@@ -136,15 +143,15 @@ class _BCColumns(ReplayBuffer):
         while not self.full and self.pos + n_rows >= self.buffer_size < self.max_rows:
             old_rows, new_rows = self.buffer_size, min(2 * self.buffer_size, self.max_rows)
 
-            def grown(value: Any, old_rows: int = old_rows, new_rows: int = new_rows) -> Any:
+            def grow(value: Any, old_rows: int = old_rows, new_rows: int = new_rows) -> None:
                 if isinstance(value, dict):
-                    return {key: grown(item) for key, item in value.items()}
-                if isinstance(value, np.ndarray) and value.shape[:2] == (old_rows, self.n_envs):
-                    return np.concatenate([value, np.zeros((new_rows - old_rows, *value.shape[1:]), value.dtype)])
-                return value
+                    for item in value.values():
+                        grow(item)
+                elif isinstance(value, np.ndarray) and value.shape[:2] == (old_rows, self.n_envs):
+                    # In place: gigabytes of images must not lie in memory twice. Nobody holds a view of these arrays
+                    value.resize((new_rows, *value.shape[1:]), refcheck=False)
 
-            for name, value in vars(self).items():
-                setattr(self, name, grown(value))
+            grow(vars(self))
             self.buffer_size = new_rows
 
     def bc_episodes(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -165,27 +172,34 @@ class _BCColumns(ReplayBuffer):
                     episodes.append((rows, np.full(len(rows), env_idx)))
         return episodes
 
+    def observations_at(self, rows: np.ndarray, env_indices: np.ndarray, env: VecNormalize | None = None) -> Any:
+        """
+        :param rows: (batch,) time indices
+        :param env_indices: (batch,) which environment's column
+        :param env: Normalises the observations, if given
+        :return: (batch, *obs_shape), or a dict of those
+        """
+        return self._picked(self.observations, rows, env_indices, env)
+
+    def _picked(self, stored: Any, rows: np.ndarray, env_indices: np.ndarray, env: VecNormalize | None) -> Any:
+        if isinstance(stored, dict):
+            picked: Any = {key: value[rows, env_indices] for key, value in stored.items()}
+            normalized: Any = self._normalize_obs(picked, env)
+            return {key: self.to_torch(value) for key, value in normalized.items()}
+        return self.to_torch(self._normalize_obs(stored[rows, env_indices], env))  # type: ignore[arg-type]
+
     def gather(self, rows: np.ndarray, env_indices: np.ndarray, env: VecNormalize | None = None) -> BCSamples:
         """
         :param rows: (batch,) time indices
         :param env_indices: (batch,) which environment's column
         :param env: Normalises the observations, if given
         """
-
-        def observations(stored: Any) -> Any:
-            if isinstance(stored, dict):
-                picked = {key: value[rows, env_indices] for key, value in stored.items()}
-                normalized: Any = self._normalize_obs(picked, env)
-                return {key: self.to_torch(value) for key, value in normalized.items()}
-            normalized = self._normalize_obs(stored[rows, env_indices], env)
-            return self.to_torch(normalized)
-
         # A time limit is no terminal state: bootstrap there
         dones = self.dones[rows, env_indices] * (1 - self.timeouts[rows, env_indices])
         return BCSamples(
-            observations=observations(self.observations),
+            observations=self.observations_at(rows, env_indices, env),
             actions=self.to_torch(self.actions[rows, env_indices]),
-            next_observations=observations(self.next_observations),
+            next_observations=self._picked(self.next_observations, rows, env_indices, env),
             dones=self.to_torch(dones).reshape(-1, 1),
             rewards=self.to_torch(self._normalize_reward(self.rewards[rows, env_indices].reshape(-1, 1), env)),
             bc_actions=self.to_torch(self.bc_actions[rows, env_indices]),
@@ -196,6 +210,17 @@ class _BCColumns(ReplayBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> BCSamples:  # type: ignore[override]
         return self.gather(batch_inds, np.random.randint(0, self.n_envs, size=len(batch_inds)), env)
+
+    def bytes_when_full(self) -> int:
+        """Memory of ``buffer_size`` transitions."""
+
+        def row_bytes(value: Any) -> float:
+            if isinstance(value, dict):
+                return sum(row_bytes(item) for item in value.values())
+            is_column = isinstance(value, np.ndarray) and value.shape[:2] == (self.buffer_size, self.n_envs)
+            return value.nbytes / self.buffer_size if is_column else 0
+
+        return int(self.max_rows * row_bytes(vars(self)))
 
     def check_room_for(self, demonstrations: Demonstrations) -> None:
         """:raises ValueError: there are more of them than the buffer may hold"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +89,21 @@ def buffer_class(replay_buffer_class: type) -> None:
             f"`replay_buffer_class`={replay_buffer_class.__name__} does not store the BC policy's actions. Leave it "
             "out, use HerReplayBuffer, or "
             "derive yours from sb3_q2rl.common.buffers.BCReplayBuffer or BCDictReplayBuffer."
+        )
+
+
+def memory_suffices(model: OfflineToOnlineSAC) -> None:
+    """Warn of a replay buffer that grows beyond this machine's memory, hours before it happens."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    needed = model.replay_buffer.bytes_when_full()
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        fits = int(model.buffer_size * 0.8 * there / needed)
+        warnings.warn(
+            f"`buffer_size`={model.buffer_size} would take {needed / 1e9:.0f} GB as it fills, but this machine has "
+            f"{there / 1e9:.0f} GB. If the run is long enough to fill it, use `buffer_size={fits // 1000 * 1000}`.",
+            stacklevel=2,
         )
 
 

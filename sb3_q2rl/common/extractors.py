@@ -6,9 +6,10 @@ from typing import cast
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_q2rl.common.images import image_keys
 
 # An observation so many standard deviations away tells only that it is far away
 CLIP = 10.0
@@ -27,7 +28,8 @@ class StandardizedExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, extractor.features_dim)
         self.extractor = extractor
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"obs": observation_space}
-        self.keys = [key for key, space in parts.items() if isinstance(space, spaces.Box) and not is_image_space(space)]
+        images = image_keys(observation_space)
+        self.keys = [key for key, part in parts.items() if isinstance(part, spaces.Box) and key not in images]
         for key in self.keys:
             self.register_buffer(f"mean_{key}", th.zeros(cast(spaces.Box, parts[key]).shape))
             self.register_buffer(f"std_{key}", th.ones(cast(spaces.Box, parts[key]).shape))

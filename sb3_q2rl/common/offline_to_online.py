@@ -21,6 +21,7 @@ from sb3_q2rl.common import checks
 from sb3_q2rl.common.acting import ActingSAC, Decision
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer, BCSamples
 from sb3_q2rl.common.critics import EnsembleCritic
+from sb3_q2rl.common.images import image_keys, shift_observation
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
@@ -43,6 +44,7 @@ class OfflineToOnlineSAC(ActingSAC):
     :param policy_delay: Critic steps for each actor step
     :param n_target_critics: The TD target is the minimum over so many randomly drawn target critics (REDQ)
     :param truncation_tail: What Monte-Carlo returns assume after a time limit, see :func:`monte_carlo_returns`
+    :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
     :param sac_kwargs: As in SAC
     """
 
@@ -65,6 +67,7 @@ class OfflineToOnlineSAC(ActingSAC):
         policy_delay: int = 1,
         n_target_critics: int = 2,
         truncation_tail: TruncationTail = "repeat_last",
+        image_shift: int = 4,
         _init_setup_model: bool = True,
         **sac_kwargs: Any,
     ) -> None:
@@ -76,6 +79,7 @@ class OfflineToOnlineSAC(ActingSAC):
         self.policy_delay = policy_delay
         self.n_target_critics = n_target_critics
         self.truncation_tail = truncation_tail
+        self.image_shift = image_shift
         self._bc: BCPolicy | None = None
         self._bc_record: BCRecord | None = None
         self._bc_state: Any = None
@@ -112,6 +116,10 @@ class OfflineToOnlineSAC(ActingSAC):
             self._vec_normalize_env = unwrap_vec_normalize(self.env)
         checks.no_reward_normalization(self._vec_normalize_env)
         super()._setup_model()
+        if self.verbose > 0:
+            gigabytes = self.replay_buffer.bytes_when_full() / 1e9
+            print(f"Replay buffer: {gigabytes:.2g} GB once its {self.buffer_size:,} transitions are filled")
+        checks.memory_suffices(self)
         actor_lr = self.actor_learning_rate
         self._actor_lr_schedule = self.lr_schedule if actor_lr is None else FloatSchedule(actor_lr)
         self._setup_bc_policy()
@@ -193,7 +201,17 @@ class OfflineToOnlineSAC(ActingSAC):
 
     def _sample_batch(self, batch_size: int) -> BCSamples:
         """Where a batch comes from."""
-        return self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[return-value]
+        return self._shifted(self.replay_buffer.sample(batch_size, env=self._vec_normalize_env))  # type: ignore[arg-type]
+
+    def _shifted(self, batch: BCSamples) -> BCSamples:
+        """Images of both observations, each moved by a random shift of its own (DrQ)."""
+        keys = image_keys(self.observation_space)
+        if not keys or self.image_shift == 0:
+            return batch
+        return batch._replace(
+            observations=shift_observation(batch.observations, keys, self.image_shift),
+            next_observations=shift_observation(batch.next_observations, keys, self.image_shift),
+        )
 
     def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
         """

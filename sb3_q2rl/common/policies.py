@@ -10,15 +10,14 @@ from stable_baselines3.common.distributions import SquashedDiagGaussianDistribut
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
-    CombinedExtractor,
     FlattenExtractor,
-    NatureCNN,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 from torch.distributions import Normal
 
+from sb3_q2rl.common.cameras import CamerasExtractor
 from sb3_q2rl.common.critics import EnsembleCritic
 from sb3_q2rl.common.extractors import StandardizedExtractor
 
@@ -40,7 +39,8 @@ class DetachedActor(Actor):
             self.action_dist = UncheckedSquashedGaussian(get_action_dim(self.action_space))
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
-        return super().extract_features(obs, features_extractor).detach()
+        with th.no_grad():
+            return super().extract_features(obs, features_extractor)
 
 
 class EnsembleSACPolicy(SACPolicy):
@@ -149,11 +149,11 @@ class EnsembleSACCnnPolicy(EnsembleSACPolicy):
     """For image observations."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": NatureCNN, **kwargs})
+        super().__init__(*args, **{"features_extractor_class": CamerasExtractor, **kwargs})
 
 
 class EnsembleSACMultiInputPolicy(EnsembleSACPolicy):
     """For Dict observations."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
+        super().__init__(*args, **{"features_extractor_class": CamerasExtractor, **kwargs})

@@ -189,7 +189,7 @@ class QEstimate(BaseModel):
 
     @th.no_grad()
     def _held_out_error(
-        self, transitions: Transitions, indices: np.ndarray, fold: th.Tensor, chunk: int = 4096
+        self, transitions: Transitions, indices: np.ndarray, fold: th.Tensor, chunk: int = 512
     ) -> tuple[float, float]:
         """
         :return: mean squared error, each transition judged by the member that held it out, and the returns' variance

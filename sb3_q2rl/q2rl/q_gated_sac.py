@@ -63,6 +63,7 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param policy_delay: Critic steps for each actor step; the batch is split among them
     :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics
     :param truncation_tail: What a return assumes after a time limit: ``"repeat_last"`` reward for ever, or ``"zero"``
+    :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
     :param ent_coef: Entropy coefficient. The paper has none; ``"auto"`` is SAC's
     :param action_noise: Added to the RL action while learning
     :param replay_buffer_class: ``HerReplayBuffer``, or a class derived from ours
@@ -110,6 +111,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         policy_delay: int = 4,
         n_target_critics: int = 2,
         truncation_tail: TruncationTail = "repeat_last",
+        image_shift: int = 4,
         ent_coef: str | float = 0.0,
         action_noise: ActionNoise | None = None,
         replay_buffer_class: type[ReplayBuffer] | None = None,
@@ -134,6 +136,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             policy_delay=policy_delay,
             n_target_critics=n_target_critics,
             truncation_tail=truncation_tail,
+            image_shift=image_shift,
             learning_rate=learning_rate,
             buffer_size=buffer_size,
             learning_starts=0,
@@ -246,8 +249,10 @@ class QGatedSAC(OfflineToOnlineSAC):
         rows, columns = (np.concatenate(parts) for parts in zip(*episodes, strict=True))
 
         def raw_transitions(indices: np.ndarray) -> tuple[Any, th.Tensor]:
-            samples = self.replay_buffer.gather(rows[indices], columns[indices])
-            return samples.observations, samples.mc_returns  # type: ignore[return-value]
+            places = rows[indices], columns[indices]
+            return self.replay_buffer.observations_at(*places), th.as_tensor(
+                self.replay_buffer.mc_returns[places], device=self.device
+            )
 
         fit = self.policy.q_estimate.fit(raw_transitions, [len(episode_rows) for episode_rows, _ in episodes])
         self._initialise(rows, columns)
@@ -279,14 +284,14 @@ class QGatedSAC(OfflineToOnlineSAC):
         """
         self.policy.set_training_mode(True)
         some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
-        samples = self.replay_buffer.gather(rows[some], columns[some], self._vec_normalize_env)
+        obs = self.replay_buffer.observations_at(rows[some], columns[some], self._vec_normalize_env)
         for critic in (self.critic, self.critic_target):
             critic.set_scale(self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std)
-            critic.features_extractor.set_statistics(samples.observations)
+            critic.features_extractor.set_statistics(obs)
         values = self._bc_values(rows, columns)
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
-            batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
+            batch = self._shifted(self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env))
             targets = values[drawn] + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
             q_values = self.critic(batch.observations, batch.actions)
             self._optimise_critic((q_values - targets).square().mean(dim=1).sum())
@@ -294,12 +299,12 @@ class QGatedSAC(OfflineToOnlineSAC):
             self._optimise_actor(self._bc_loss(batch))
 
     @th.no_grad()
-    def _bc_values(self, rows: np.ndarray, columns: np.ndarray, chunk: int = 4096) -> th.Tensor:
+    def _bc_values(self, rows: np.ndarray, columns: np.ndarray, chunk: int = 256) -> th.Tensor:
         """V_BC of every transition of the BC episodes, from raw observations."""
         values = []
         for i in range(0, len(rows), chunk):
-            samples = self.replay_buffer.gather(rows[i : i + chunk], columns[i : i + chunk])
-            values.append(self.policy.q_estimate.value(samples.observations))
+            obs = self.replay_buffer.observations_at(rows[i : i + chunk], columns[i : i + chunk])
+            values.append(self.policy.q_estimate.value(obs))
         return th.cat(values)
 
     # ------------------------------------------------------------------ learning

@@ -82,8 +82,10 @@ def test_a_bc_policy_that_breaks_in_the_middle_of_the_run(steps):
 def test_missing_or_strange_bc_policy(tmp_path):
     with pytest.raises(ValueError, match="`bc_policy` is missing: Q2RL starts from one"):
         QGatedSAC(ReachEnv())
-    with pytest.raises(TypeError, match=r"`bc_policy` is a dict; expected the name of a shipped policy, the path"):
-        small_model(bc_policy={"a": 1})
+    with pytest.raises(TypeError, match=r"`bc_policy` is a int; expected the name of a shipped policy, the path"):
+        small_model(bc_policy=3)
+    with pytest.raises(ValueError, match=r"mapping of \['path'\]; expected `path_or_name` and .*observation_keys"):
+        small_model(bc_policy={"path": "model.pth"})
     with pytest.raises(FileNotFoundError, match="no BC checkpoint .*nowhere.pt.*adroit-door-human"):
         small_model(bc_policy=tmp_path / "nowhere.pt")
 

@@ -1,0 +1,77 @@
+"""The encoder of observations that have images: a small convolutional network per camera, vectors beside them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_q2rl.common.images import image_keys
+
+
+class CameraEncoder(nn.Sequential):
+    """
+    3x3 convolutions that each halve the image, then a normalised bottleneck.
+
+    :param shape: (channels, height, width) of the image
+    :param channels: Of the convolutions
+    :param bottleneck: Size of the output
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: Sequence[int], bottleneck: int) -> None:
+        widths = [shape[0], *channels]
+        convolutions = [
+            layer
+            for i, o in itertools.pairwise(widths)
+            for layer in (nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU(inplace=True))
+        ]
+        height, width = shape[1:]
+        for _ in channels:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        super().__init__(
+            *convolutions,
+            nn.Flatten(),
+            nn.Linear(channels[-1] * height * width, bottleneck),
+            nn.LayerNorm(bottleneck),
+            nn.Tanh(),
+        )
+
+
+class CamerasExtractor(BaseFeaturesExtractor):
+    """
+    Each image has an encoder of its own; vectors pass as they are, behind the cameras' features. The sizes are those of
+    Q2RL's image tasks.
+
+    :param observation_space: A Dict of images (channels first) and vectors, or one image
+    :param channels: Of each camera's convolutions
+    :param bottleneck: Features of each camera
+    :param normalized_image: As in SB3: images come in [0, 1] already
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        bottleneck: int = 256,
+        normalized_image: bool = False,
+    ) -> None:
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"obs": observation_space}
+        images = image_keys(observation_space)
+        vectors = [key for key in parts if key not in images]
+        n_vector = sum(get_flattened_obs_dim(parts[key]) for key in vectors)
+        super().__init__(observation_space, len(images) * bottleneck + n_vector)
+        self.vector_keys = vectors
+        self.cameras = nn.ModuleDict(
+            {key: CameraEncoder(parts[key].shape, channels, bottleneck) for key in images}  # type: ignore[arg-type]
+        )
+
+    def forward(self, obs: PyTorchObs) -> th.Tensor:
+        parts = obs if isinstance(obs, dict) else {"obs": obs}
+        seen = [camera(parts[key] - 0.5) for key, camera in self.cameras.items()]
+        return th.cat([*seen, *(parts[key].flatten(start_dim=1) for key in self.vector_keys)], dim=1)
