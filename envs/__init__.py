@@ -8,3 +8,14 @@ from gymnasium.envs.registration import register
 # D4RL's time limits. Human demonstrations are longer: `gymnasium.make(..., max_episode_steps=400)` replays them.
 register("AdroitHandDoorBinary-v0", entry_point="sb3_q2rl.envs.d4rl:AdroitHandDoorBinaryEnv", max_episode_steps=200)
 register("AdroitHandPenBinary-v0", entry_point="sb3_q2rl.envs.d4rl:AdroitHandPenBinaryEnv", max_episode_steps=100)
+register("FrankaKitchenComplete-v0", entry_point="sb3_q2rl.envs.d4rl:FrankaKitchenCompleteEnv", max_episode_steps=280)
+
+# The time limits of Q2RL and its baselines; robomimic's own rollouts of these tasks last 400 steps.
+for _task, _max_episode_steps in {"Lift": 300, "Can": 300, "Square": 500}.items():
+    for _suffix in ("", "Image"):
+        register(
+            f"Robomimic{_task}{_suffix}-v0",
+            entry_point=f"sb3_q2rl.envs.robomimic:Robomimic{_suffix}Env",
+            max_episode_steps=_max_episode_steps,
+            kwargs={"task": _task},
+        )

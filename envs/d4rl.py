@@ -139,3 +139,75 @@ class AdroitHandPenBinaryEnv(_AdroitBinaryEnv):
     """
 
     simulator_id = "AdroitHandPen-v1"
+
+
+class FrankaKitchenCompleteEnv(gym.Env, EzPickle):
+    """
+    D4RL's kitchen-complete: open the microwave, move the kettle, turn on the light, slide the cabinet, in any order,
+    with a Franka arm under joint velocity control. 59 observations (arm 9 positions, 9 velocities; objects 21 and 20),
+    9 actions. D4RL's own observation leaves the velocities out and appends the goal, which is constant.
+
+    reward = ``reward_scale`` * raw + ``reward_bias`` with raw = the number of sub-tasks finished so far in the episode:
+    -4 to 0 as published. A sub-task counts as finished once it has been, even if it is undone.
+
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"``
+    :param reward_scale: factor of the raw reward
+    :param reward_bias: added after scaling
+    :param simulator_kwargs: for the simulator, e.g. ``width=320, height=240`` (pixels) or ``object_noise_ratio``
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 12}  # noqa: RUF012
+    SUBTASKS: ClassVar[tuple[str, ...]] = ("microwave", "kettle", "light switch", "slide cabinet")
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        reward_scale: float = 1.0,
+        reward_bias: float = -4.0,
+        **simulator_kwargs: Any,
+    ) -> None:
+        EzPickle.__init__(self, render_mode, reward_scale, reward_bias, **simulator_kwargs)
+        self.render_mode = render_mode
+        self.reward_scale = reward_scale
+        self.reward_bias = reward_bias
+        self.simulator: Any = make_simulator(
+            "FrankaKitchen-v1", tasks_to_complete=list(self.SUBTASKS), render_mode=render_mode, **simulator_kwargs
+        )
+        n_inputs = len(self.simulator.reset(seed=0)[0]["observation"])
+        self.observation_space = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (n_inputs,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, self.simulator.action_space.shape, np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """
+        :param seed: the same seed gives the same noise; the kitchen itself always starts alike
+        :param options: unused
+        :return: observation (59,), info
+        """
+        super().reset(seed=seed)
+        observation, _ = self.simulator.reset(seed=seed)
+        return observation["observation"].astype(np.float32), self._info([])
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: (9,) in [-1, 1]
+        :return: observation (59,), reward, terminated (= all four are finished), truncated (always False here), info
+        """
+        observation, _, _, _, info = self.simulator.step(np.asarray(action, dtype=np.float64))
+        finished = list(info["episode_task_completions"])
+        reward = self.reward_scale * len(finished) + self.reward_bias
+        success = len(finished) == len(self.SUBTASKS)
+        return observation["observation"].astype(np.float32), float(reward), success, False, self._info(finished)
+
+    def _info(self, finished: list[str]) -> dict[str, Any]:
+        """:return: ``is_success``: all are; ``success``: the fraction that is; ``finished``: which, in their order"""
+        fraction = len(finished) / len(self.SUBTASKS)
+        return {"is_success": fraction == 1.0, "success": fraction, "finished": finished}
+
+    def render(self) -> np.ndarray | None:
+        """:return: (height, width, 3) uint8 in mode ``rgb_array``, else None"""
+        return self.simulator.render()
+
+    def close(self) -> None:
+        self.simulator.close()
