@@ -18,6 +18,8 @@ FORBIDDEN = {
     PACKAGE / "baselines": ["sb3_q2rl.q2rl", "sb3_q2rl.envs"],
     PACKAGE: ["sb3_q2rl.zoo"],
 }
+# the one file that turns SB3's own policies into BC policies
+ALLOWED = {PACKAGE / "bc" / "sb3.py": ["stable_baselines3"]}
 
 
 def imported_modules(file: Path) -> set[str]:
@@ -38,7 +40,7 @@ def test_nobody_imports_against_the_directions(room):
     assert files
     for file in files:
         for module in imported_modules(file):
-            for forbidden in FORBIDDEN[room]:
+            for forbidden in set(FORBIDDEN[room]) - set(ALLOWED.get(file, ())):
                 assert not f"{module}.".startswith(f"{forbidden}."), f"{file.relative_to(ROOT)} imports {module}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch as th
 
@@ -33,25 +33,96 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, A
     """
     :param path: a file that ``torch.save`` wrote
     :param allow_pickle: let it execute code: the user trusts its author
+    :return: its dict; a whole pickled module comes as ``{"module": it}``
     :raises FileNotFoundError: no such file
-    :raises ValueError: the file is damaged, wants to execute code, or holds something else than a dict
+    :raises ValueError: the file is damaged, wants to execute code, or holds something else
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint at {path}.")
+    return load_torch(path, str(path), allow_pickle)
+
+
+def load_torch(file: Path | BinaryIO, name: str, allow_pickle: bool = False) -> dict[str, Any]:
+    """
+    :param file: what ``torch.save`` wrote
+    :param name: what to call it in an error
+    :param allow_pickle: let it execute code: the user trusts its author
+    :raises ValueError: see :func:`read_checkpoint`
+    """
     try:
-        checkpoint = th.load(path, map_location="cpu", weights_only=not allow_pickle)
+        with th.serialization.safe_globals(_INERT):
+            checkpoint = th.load(file, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         # weights_only answers so both to code and to bytes that are no pickle: the text says which.
         raise ValueError(
-            f"{path} was refused: it is no file of plain tensors, and loading it could execute code. If you trust its "
+            f"{name} was refused: it is no file of plain tensors, and loading it could execute code. If you trust its "
             f"author, say so with `allow_pickle=True`, or save it again as plain tensors. ({_first_line(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"{path} is damaged or cut off ({_first_line(error)}). Copy or write it again.") from error
+        raise ValueError(f"{name} is damaged or cut off ({_first_line(error)}). Copy or write it again.") from error
+    except (AttributeError, ImportError, TypeError) as error:
+        raise ValueError(f"{name} needs a class that is not here, or of another version: {error}.") from error
+    if isinstance(checkpoint, th.nn.Module):
+        return {"module": checkpoint}
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a dict that describes a policy.")
+        raise ValueError(f"{name} holds a {type(checkpoint).__name__}, expected a dict that describes a policy.")
     return checkpoint
+
+
+class Inert:
+    """
+    What stands for an object of another library in a file: its arguments and its state, and none of its code.
+
+    :ivar args: what its constructor or function was to be called with
+    :ivar state: what its attributes were to be set from, if anything
+    """
+
+    args: tuple[Any, ...]
+    state: Any = None
+
+    def __new__(cls, *args: Any) -> Inert:
+        inert = super().__new__(cls)
+        inert.args = args
+        return inert
+
+    def __init__(self, *args: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _inert_names() -> dict[str, list[str]]:
+    """What files of SB3's policies mention beside tensors: spaces, their arrays, activations, an optimiser."""
+    arrays = ["_reconstruct", "scalar"]
+    spaces = {"box": "Box", "dict": "Dict", "discrete": "Discrete", "multi_discrete": "MultiDiscrete"}
+    activations = "ReLU Tanh ELU GELU SiLU LeakyReLU SELU Mish Softplus Sigmoid CELU ReLU6"
+    extractors = ["FlattenExtractor", "CombinedExtractor", "NatureCNN", "BaseFeaturesExtractor"]
+    return {
+        "builtins": ["getattr"],  # how a static method is named: it is never looked up
+        "numpy": ["ndarray", "dtype"],
+        "numpy.core.multiarray": arrays,
+        "numpy._core.multiarray": arrays,
+        "numpy.random._pickle": ["__generator_ctor", "__bit_generator_ctor", "__randomstate_ctor"],
+        "numpy.random._generator": ["Generator"],
+        "numpy.random._pcg64": ["PCG64"],
+        "numpy.random.bit_generator": ["SeedSequence", "__pyx_unpickle_SeedSequence"],
+        **{f"{gym}.spaces.{module}": [name] for gym in ("gymnasium", "gym") for module, name in spaces.items()},
+        "torch.nn.modules.activation": activations.split(),
+        "torch.optim.adam": ["Adam"],
+        "torch.optim.adamw": ["AdamW"],
+        "torch.optim.sgd": ["SGD"],
+        "torch.optim.rmsprop": ["RMSprop"],
+        "stable_baselines3.common.sb2_compat.rmsprop_tf_like": ["RMSpropTFLike"],
+        "stable_baselines3.common.policies": ["BasePolicy", "ActorCriticPolicy"],
+        "stable_baselines3.common.torch_layers": extractors,
+    }
+
+
+_INERT: list[Any] = [
+    type(name, (Inert,), {"__module__": module}) for module, names in _inert_names().items() for name in names
+]
 
 
 def _first_line(error: Exception) -> str:

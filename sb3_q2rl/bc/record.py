@@ -15,6 +15,7 @@ from torch import nn
 from sb3_q2rl.bc.adapter import BCPolicyAdapter, Origin
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.bc.sb3 import is_sb3_object
 
 
 class BCRecord(TypedDict):
@@ -32,8 +33,8 @@ class BCRecord(TypedDict):
 
 def open_bc_policy(bc_policy: Any, device: th.device | str) -> BCPolicy:
     """
-    :param bc_policy: a :class:`BCPolicy`, the path of a checkpoint, the name of a shipped one, or (as YAML writes it) a
-        mapping of the arguments of :meth:`BCPolicyAdapter.from_checkpoint`
+    :param bc_policy: a :class:`BCPolicy`, a model or policy of Stable-Baselines3, the path of a checkpoint, the name of
+        a shipped one, or (as YAML writes it) a mapping of the arguments of :meth:`BCPolicyAdapter.from_checkpoint`
     :param device: where it will act
     :raises TypeError: if it is none of these
     """
@@ -47,12 +48,15 @@ def open_bc_policy(bc_policy: Any, device: th.device | str) -> BCPolicy:
                 f"`BCPolicyAdapter.from_checkpoint` takes: {', '.join(known[1:])}."
             )
         return BCPolicyAdapter.from_checkpoint(**{"device": device, **bc_policy})
+    if is_sb3_object(bc_policy):
+        return BCPolicyAdapter.from_sb3(bc_policy, device=device)
     if isinstance(bc_policy, BCPolicy):
         bc_policy.to(device)
         return bc_policy
     raise TypeError(
         f"`bc_policy` is a {type(bc_policy).__name__}; expected the name of a shipped policy, the path of a "
-        "checkpoint, or an object with `is_recurrent`, `step()` and `to()` (see sb3_q2rl.bc.BCPolicy)."
+        "checkpoint, a model or policy of Stable-Baselines3, or an object with `is_recurrent`, `step()` and `to()` "
+        "(see sb3_q2rl.bc.BCPolicy)."
     )
 
 

@@ -22,11 +22,16 @@ class ReadOptions:
         a flat observation is composed of the checkpoint's keys; a mapping: the checkpoint's key -> the environment's
     :param density: for kinds that only give actions, see :class:`Density`
     :param allow_pickle: execute the pickled code that the file contains: only for authors that you trust
+    :param observation_mean: (obs_dim,) what was subtracted from the observations in training, for kinds that do not
+        store it
+    :param observation_std: (obs_dim,) what they were then divided by
     """
 
     observation_keys: Sequence[str] | Mapping[str, str] | None = None
     density: Density | None = None
     allow_pickle: bool = False
+    observation_mean: Sequence[float] | None = None
+    observation_std: Sequence[float] | None = None
 
 
 class CheckpointFile:
@@ -39,7 +44,9 @@ class CheckpointFile:
         self.path = path
         self.options = options
         self.members: tuple[str, ...] = ()
-        if zipfile.is_zipfile(path):
+        with open(path, "rb") as stream:
+            starts_as_zip = stream.read(4) == b"PK\x03\x04"  # d3rlpy's pickle has a zip at its end
+        if starts_as_zip and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 self.members = tuple(archive.namelist())
 

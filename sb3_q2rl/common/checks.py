@@ -119,9 +119,10 @@ def no_reward_normalization(normalizer: VecNormalize | None) -> None:
 
 def bc_policy_fits(bc: BCPolicy, policy: BasePolicy) -> None:
     """
-    Ask the BC policy about two sample observations.
+    Ask the BC policy about two sample observations. A policy that knows the bounds which its -1 and 1 stand for says so
+    in an attribute ``action_space``.
 
-    :raises ValueError: it cannot read them, or answers with another action shape, or with NaN
+    :raises ValueError: it cannot read them, or answers with another action shape, or with NaN, or its bounds are others
     """
     space = policy.observation_space
     samples = [space.sample() for _ in range(2)]
@@ -141,6 +142,14 @@ def bc_policy_fits(bc: BCPolicy, policy: BasePolicy) -> None:
         raise ValueError(
             f"`bc_policy` gives actions of shape {tuple(step.actions.shape)[1:]}, but the environment's action space "
             f"{policy.action_space} wants {expected[1:]}. Is it the policy of another robot or task?"
+        )
+    own = getattr(bc, "action_space", None)
+    ours = policy.action_space
+    if own is not None and not (np.allclose(own.low, ours.low) and np.allclose(own.high, ours.high)):
+        raise ValueError(
+            f"`bc_policy` was trained for actions in {own}, but the environment's action space is {ours}: the same "
+            "number would be another movement. Use the environment of its training, or wrap yours with "
+            "gymnasium.wrappers.RescaleAction(env, low, high) so that both agree."
         )
     bc_step_is_sound(step)
 
