@@ -183,6 +183,7 @@ def finished(policy: NetworkPolicy | TanhActor, source: str, options: ReadOption
     :param options: its ``density`` is for an actor without one
     :raises ValueError: shapes that do not fit together, NaN or infinity in the weights
     """
+    policy.eval()  # a forward pass in training mode would change the statistics of batch normalisation
     try:
         _check_shapes(policy)
     except RuntimeError as error:
