@@ -19,11 +19,13 @@ PROPRIOCEPTION_SIZES = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripp
 @dataclass(frozen=True)
 class Task:
     """
+    :param name: ours, and robomimic's
     :param robosuite_name: robosuite's environment
     :param object_body: the body of the object that is handled
     :param object_sizes: the parts of the key ``"object"`` by robosuite's names, in the order of robosuite 1.5
     """
 
+    name: str
     robosuite_name: str
     object_body: str
     object_sizes: dict[str, int]
@@ -34,9 +36,12 @@ def _relative_then_absolute(name: str) -> dict[str, int]:
 
 
 TASKS = {
-    "Lift": Task("Lift", "cube_main", {"cube_pos": 3, "cube_quat": 4, "gripper_to_cube_pos": 3}),
-    "Can": Task("PickPlaceCan", "Can_main", _relative_then_absolute("Can")),
-    "Square": Task("NutAssemblySquare", "SquareNut_main", _relative_then_absolute("SquareNut")),
+    task.name: task
+    for task in (
+        Task("Lift", "Lift", "cube_main", {"cube_pos": 3, "cube_quat": 4, "gripper_to_cube_pos": 3}),
+        Task("Can", "PickPlaceCan", "Can_main", _relative_then_absolute("Can")),
+        Task("Square", "NutAssemblySquare", "SquareNut_main", _relative_then_absolute("SquareNut")),
+    )
 }
 
 

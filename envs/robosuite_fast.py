@@ -16,6 +16,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,9 @@ def import_robosuite() -> Any:
     """
     :return: the module robosuite
     :raises ImportError: robosuite is not installed
-    :raises RuntimeError: it is, but finds no OpenGL library, which it loads even where nothing is rendered
+    :raises RuntimeError: it is, but mujoco did not find the OpenGL library that MUJOCO_GL names
     """
+    _warn_of_installed_versions()
     try:
         with quiet_robosuite():
             import robosuite
@@ -61,11 +63,19 @@ def import_robosuite() -> Any:
         ) from error
     except Exception as error:  # PyOpenGL raises whatever the missing library led to
         raise RuntimeError(
-            f"robosuite could not load an OpenGL library ({error!r}). It needs one even without rendering. On Debian "
-            "or Ubuntu: apt install libegl1 libegl-mesa0 libgl1-mesa-dri; or apt install libosmesa6 and set "
-            "MUJOCO_GL=osmesa"
+            f"robosuite is installed but could not be imported ({error!r}). Usually an OpenGL library is missing, "
+            "which mujoco loads at once: on Debian or Ubuntu apt install libegl1 libegl-mesa0 libgl1-mesa-dri, or, for "
+            "MUJOCO_GL=osmesa, apt install libosmesa6"
         ) from error
     return robosuite
+
+
+def _warn_of_installed_versions() -> None:
+    try:
+        versions = metadata.version("robosuite"), metadata.version("mujoco")
+    except metadata.PackageNotFoundError:
+        return  # the import will tell, or it is a checkout that has no version
+    warn_if_untested(*versions)
 
 
 def warn_if_untested(robosuite_version: str, mujoco_version: str) -> None:
@@ -106,7 +116,6 @@ class FastRobosuite:
         from sb3_q2rl.envs.robosuite_control import ControlPeriod
 
         self._mujoco, self._control_period = mujoco, ControlPeriod
-        warn_if_untested(robosuite.__version__, mujoco.__version__)
         self.name, self.version = name, robosuite.__version__
         with quiet_robosuite():
             controller = robosuite.load_composite_controller_config(robot=ROBOT)
