@@ -8,6 +8,7 @@ repeated, and ``--report`` draws the plots and the table from the CSV files that
 from __future__ import annotations
 
 import argparse
+import ast
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +22,16 @@ RESULTS = Path(__file__).parent / "results" / "adroit"
 CHECKPOINTS = Path("logs/benchmark")
 
 
-def name(env_id: str, preset: str, seed: int) -> str:
-    return f"{env_id}_{preset}_seed{seed}"
+def name(env_id: str, recipe: str, seed: int) -> str:
+    return f"{env_id}_{recipe}_seed{seed}"
 
 
-def train(env_id: str, preset: str, seed: int, steps: int) -> None:
-    """One run. The paper's preset learns with the default's small networks, so that the recipes are what differs."""
+def train(env_id: str, recipe: str, seed: int, steps: int) -> None:
+    """
+    One run. The paper's preset learns with the default's small networks, so that the recipes are what differs.
+
+    :param recipe: a preset, and what to change in it: "default", "paper", "default,bc_temperature=5"
+    """
     import torch as th
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -37,9 +42,11 @@ def train(env_id: str, preset: str, seed: int, steps: int) -> None:
     from sb3_q2rl.zoo_configs import hyperparameters
 
     th.set_num_threads(1)
+    preset, *changes = recipe.split(",")
     kwargs = hyperparameters("qgated_sac", env_id, None if preset == "default" else preset)
     kwargs["policy_kwargs"] = hyperparameters("qgated_sac", env_id)["policy_kwargs"]
-    run = name(env_id, preset, seed)
+    kwargs.update({key: ast.literal_eval(value) for key, value in (change.split("=") for change in changes)})
+    run = name(env_id, recipe, seed)
     env = make_vec_env(env_id, seed=seed)
     if any((CHECKPOINTS / run).glob("step_*")):
         model = resume(QGatedSAC, CHECKPOINTS / run, env)
@@ -73,14 +80,14 @@ def report() -> None:
         groups.setdefault(file.name.rsplit("_seed", 1)[0], []).append(file)
     for group, members in groups.items():
         runs = [Run.read(file, str(file).replace("_evaluations", "_episodes")) for file in members]
-        env_id, preset = group.rsplit("_", 1)
-        learning_curve(runs, RESULTS / f"{group}.png", f"{env_id}, {preset} recipe, {len(runs)} seed(s)")
+        env_id, recipe = group.split("_", 1)
+        learning_curve(runs, RESULTS / f"{group}.png", f"{env_id}, {recipe} recipe, {len(runs)} seed(s)")
         last = pd.DataFrame([run.evaluations.iloc[-1] for run in runs])
         first = pd.DataFrame([run.evaluations.iloc[0] for run in runs])
         lines.append(
             {
                 "env": env_id,
-                "recipe": preset,
+                "recipe": recipe,
                 "seeds": len(runs),
                 "steps": int(last.timesteps.min()),
                 "episodes": int(last.episodes.sum()),
@@ -109,7 +116,9 @@ def _pooled_interval(last: pd.DataFrame) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", default=list(ENVS), choices=ENVS)
-    parser.add_argument("--presets", nargs="+", default=["default"], choices=["default", "paper"])
+    parser.add_argument(
+        "--recipes", nargs="+", default=["default"], help="default, paper, or with changes: default,bc_temperature=5"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps, estimation included")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
@@ -117,22 +126,22 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help="run the first of everything in this process")
     args = parser.parse_args()
     if args.one:
-        return train(args.envs[0], args.presets[0], args.seeds[0], args.steps)
+        return train(args.envs[0], args.recipes[0], args.seeds[0], args.steps)
     if not args.report:
-        cells = [(env, preset, seed) for seed in args.seeds for preset in args.presets for env in args.envs]
+        cells = [(env, recipe, seed) for seed in args.seeds for recipe in args.recipes for env in args.envs]
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda cell: _run_in_process(*cell, args.steps), cells))
     return report()
 
 
-def _run_in_process(env_id: str, preset: str, seed: int, steps: int) -> None:
-    run = name(env_id, preset, seed)
+def _run_in_process(env_id: str, recipe: str, seed: int, steps: int) -> None:
+    run = name(env_id, recipe, seed)
     finished = CHECKPOINTS / run / "finished"
     if finished.exists() and int(finished.read_text()) >= steps:
         print(f"{run}: finished before")
         return
     print(f"{run}: starts", flush=True)
-    command = [sys.executable, __file__, "--one", "--envs", env_id, "--presets", preset, "--seeds", str(seed)]
+    command = [sys.executable, __file__, "--one", "--envs", env_id, "--recipes", recipe, "--seeds", str(seed)]
     CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with open(CHECKPOINTS / f"{run}.log", "a") as log:
         code = subprocess.run([*command, "--steps", str(steps)], stdout=log, stderr=log).returncode
