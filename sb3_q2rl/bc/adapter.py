@@ -95,13 +95,7 @@ class BCPolicyAdapter:
         :raises ValueError: an unknown kind of file, a damaged one, or one that wants to execute code
         :raises ImportError: the kind needs a package that is not installed
         """
-        options = ReadOptions(
-            observation_keys,
-            None if density is None else Density.of(density),
-            allow_pickle,
-            observation_mean,
-            observation_std,
-        )
+        options = _options(observation_keys, density, allow_pickle, observation_mean, observation_std)
         return _read(path_or_name, device, options, _READERS)
 
     @staticmethod
@@ -126,8 +120,7 @@ class BCPolicyAdapter:
         :param density: for deterministic policies, see :class:`Density`
         :raises ValueError: none of these kinds; see also :meth:`from_checkpoint`
         """
-        chosen = None if density is None else Density.of(density)
-        options = ReadOptions(observation_keys, chosen, False, observation_mean, observation_std)
+        options = _options(observation_keys, density, False, observation_mean, observation_std)
         return _read(path, device, options, _D4RL_READERS)
 
     @staticmethod
@@ -155,8 +148,7 @@ class BCPolicyAdapter:
         :param allow_pickle: let SB3 unpickle the file, which may execute code: only for authors that you trust
         :raises ValueError: no such policy, discrete actions, gSDE, recurrent; see also :meth:`from_checkpoint`
         """
-        chosen = None if density is None else Density.of(density)
-        options = ReadOptions(observation_keys, chosen, allow_pickle, observation_mean, observation_std)
+        options = _options(observation_keys, density, allow_pickle, observation_mean, observation_std)
         if isinstance(source, str | Path):
             return _read(source, device, options, _SB3_READERS)
         policy = from_object(source, options)
@@ -208,6 +200,12 @@ class BCPolicyAdapter:
         :param device: where it shall run
         """
         return CallableBCPolicy(function, Density.of(density), action_steps).to(device)
+
+
+def _options(keys: Any, density: Any, allow_pickle: bool, mean: Any, std: Any) -> ReadOptions:
+    """As plain values: they are saved with a model."""
+    mean, std = (None if values is None else tuple(map(float, values)) for values in (mean, std))
+    return ReadOptions(keys, None if density is None else Density.of(density), allow_pickle, mean, std)
 
 
 def _read(

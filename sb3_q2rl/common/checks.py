@@ -143,8 +143,8 @@ def bc_policy_fits(bc: BCPolicy, policy: BasePolicy) -> None:
             f"`bc_policy` gives actions of shape {tuple(step.actions.shape)[1:]}, but the environment's action space "
             f"{policy.action_space} wants {expected[1:]}. Is it the policy of another robot or task?"
         )
-    own = getattr(bc, "action_space", None)
-    ours = policy.action_space
+    own, ours = getattr(bc, "action_space", None), policy.action_space
+    assert isinstance(ours, spaces.Box)
     if own is not None and not (np.allclose(own.low, ours.low) and np.allclose(own.high, ours.high)):
         raise ValueError(
             f"`bc_policy` was trained for actions in {own}, but the environment's action space is {ours}: the same "
