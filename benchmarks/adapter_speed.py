@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch as th
@@ -89,6 +90,28 @@ def robomimic(folder: Path, algo: dict[str, Any], network: str, images: bool = F
     return Sides(network, BCPolicyAdapter.from_robomimic(path), observe, original)
 
 
+class Nowhere(gym.Env):
+    """Only its spaces count."""
+
+    observation_space = gym.spaces.Box(-1, 1, (23,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (7,), np.float32)
+
+
+def sb3(folder: Path, name: str, network: str, live: bool = False) -> Sides:
+    """:param live: the object through the adapter, not its file"""
+    import stable_baselines3
+
+    model = getattr(stable_baselines3, name)("MlpPolicy", Nowhere(), device="cpu")
+    model.save(folder / "model.zip")
+    policy = BCPolicyAdapter.from_sb3(model if live else folder / "model.zip")
+
+    def observe(n: int) -> np.ndarray:
+        return np.random.default_rng(0).uniform(-1, 1, (n, 23)).astype(np.float32)
+
+    one = observe(1)[0]
+    return Sides(network, policy, observe, lambda: model.predict(one))
+
+
 GMM, RNN, TRANSFORMER = {"gmm": {"enabled": True}}, {"rnn": {"enabled": True}}, {"transformer": {"enabled": True}}
 KINDS: dict[str, Callable[[Path], Sides]] = {
     "robomimic BC-GMM": lambda folder: robomimic(folder, GMM, "1024x1024"),
@@ -97,6 +120,11 @@ KINDS: dict[str, Callable[[Path], Sides]] = {
     "robomimic BC-RNN-GMM image": lambda folder: robomimic(
         folder, {**RNN, **GMM}, "2 ResNet18 of 84x84, LSTM 400x2, 1024x1024", images=True
     ),
+    "SB3 PPO file": lambda folder: sb3(folder, "PPO", "64x64"),
+    "SB3 PPO object": lambda folder: sb3(folder, "PPO", "64x64", live=True),
+    "SB3 SAC file": lambda folder: sb3(folder, "SAC", "256x256"),
+    "SB3 SAC object": lambda folder: sb3(folder, "SAC", "256x256", live=True),
+    "SB3 TD3 file": lambda folder: sb3(folder, "TD3", "400x300"),
 }
 
 
