@@ -9,6 +9,7 @@ pixel, and leave out what lies outside the field of view, which does not change 
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 import weakref
@@ -21,30 +22,60 @@ HIDDEN_GROUP = 5  # MuJoCo draws geometry of the groups 0 to 2 only, unless aske
 COLLISION_GROUP, VISUAL_GROUP = 0, 1  # robosuite's convention
 
 
-def _gl_context(size: int) -> Any:
+class _GLContext:
     """
+    An OpenGL context that is current only inside of ``with``. Other renderers of the process, robosuite's among them,
+    never make theirs current again, and would draw into this one or delete what belongs to it.
+
     :param size: pixels
     :raises RuntimeError: no OpenGL here
     """
-    import importlib
 
-    import mujoco
+    def __init__(self, size: int) -> None:
+        try:
+            self._egl = None
+            if sys.platform != "linux":
+                self._context: Any = importlib.import_module("mujoco").GLContext(size, size)
+                return
+            # mujoco.GLContext was chosen when mujoco was imported: without a display that may be GLFW, which aborts
+            backend = "osmesa" if os.environ.get("MUJOCO_GL", "").lower() == "osmesa" else "egl"
+            backend_context = importlib.import_module(f"mujoco.{backend}").GLContext
+            if backend == "egl":
+                self._egl = importlib.import_module("OpenGL.EGL")
+            before = self._present()
+            self._context = backend_context(size, size)
+            self._restore(before)
+        except Exception as error:  # each backend has its own ways to fail
+            raise RuntimeError(
+                f"Camera images need OpenGL, which could not be started ({error!r}). On Debian or Ubuntu: "
+                "apt install libegl1 libegl-mesa0 libgl1-mesa-dri; or apt install libosmesa6 and set MUJOCO_GL=osmesa"
+            ) from error
 
-    try:
-        if sys.platform == "linux":
-            # Not mujoco.GLContext, chosen when mujoco was imported: without a display that may be GLFW, which aborts
-            backend = os.environ.get("MUJOCO_GL", "egl").lower()
-            context = importlib.import_module(f"mujoco.{'osmesa' if backend == 'osmesa' else 'egl'}").GLContext
-        else:
-            context = mujoco.GLContext
-        gl = context(size, size)
-        gl.make_current()
-        return gl
-    except Exception as error:  # each backend has its own ways to fail
-        raise RuntimeError(
-            f"Camera images need OpenGL, which could not be started ({error!r}). On Debian or Ubuntu: "
-            "apt install libegl1 libegl-mesa0 libgl1-mesa-dri; or apt install libosmesa6 and set MUJOCO_GL=osmesa"
-        ) from error
+    def _present(self) -> Any:
+        egl = self._egl
+        if egl is None or not (context := egl.eglGetCurrentContext()):
+            return None
+        surfaces = [egl.eglGetCurrentSurface(which) for which in (egl.EGL_DRAW, egl.EGL_READ)]
+        return egl.eglGetCurrentDisplay(), *surfaces, context
+
+    def _restore(self, before: Any) -> None:
+        egl = self._egl
+        if egl is None:
+            return
+        if before is not None:
+            egl.eglMakeCurrent(*before)
+        elif display := egl.eglGetCurrentDisplay():
+            egl.eglMakeCurrent(display, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, egl.EGL_NO_CONTEXT)
+
+    def __enter__(self) -> None:
+        self._before = self._present()
+        self._context.make_current()
+
+    def __exit__(self, *_: object) -> None:
+        self._restore(self._before)
+
+    def free(self) -> None:
+        self._context.free()
 
 
 class Cameras:
@@ -71,17 +102,18 @@ class Cameras:
             raise ValueError(f"an image size must be a whole number of pixels, at least 1; got {size!r}. Usual: 84")
         self._mujoco, self.model, self._data, self.size, self._fast = mujoco, model, data, int(size), fast
         self._ids = [known.index(name) for name in names]
-        self._gl = _gl_context(self.size)
+        self._gl: _GLContext | None = _GLContext(self.size)
         quality, window = model.vis.quality, model.vis.global_
         original = quality.offsamples, quality.shadowsize, window.offwidth, window.offheight
         window.offwidth = window.offheight = self.size
         if fast:
             quality.offsamples = quality.shadowsize = 0
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        with self._gl:
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         quality.offsamples, quality.shadowsize, window.offwidth, window.offheight = original
         # EGL shuts down at exit and complains of contexts that outlive it; whoever forgot to close shall not see that
         atexit.register(_close_if_alive, weakref.ref(self))
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         if fast:
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
@@ -94,22 +126,23 @@ class Cameras:
 
     def render(self) -> list[np.ndarray]:
         """:return: for each camera (size, size, 3) uint8, upright"""
+        assert self._gl is not None, "closed"
+        with self._gl:
+            return [self._draw(camera) for camera in self._ids]
+
+    def _draw(self, camera: int) -> np.ndarray:
         mujoco, model = self._mujoco, self.model
-        self._gl.make_current()
-        images = []
-        for camera in self._ids:
-            self._camera.fixedcamid = camera
-            groups = model.geom_group.copy()
-            if self._fast:
-                model.geom_group[~self._in_sight(camera)] = HIDDEN_GROUP
-            everything = mujoco.mjtCatBit.mjCAT_ALL
-            mujoco.mjv_updateScene(model, self._data, self._options, None, self._camera, everything, self._scene)
-            model.geom_group[:] = groups
-            mujoco.mjr_render(self._viewport, self._scene, self._context)
-            image = np.empty((self.size, self.size, 3), np.uint8)
-            mujoco.mjr_readPixels(image, None, self._viewport, self._context)
-            images.append(np.ascontiguousarray(image[::-1]))  # OpenGL's first row is the lowest
-        return images
+        self._camera.fixedcamid = camera
+        groups = model.geom_group.copy()
+        if self._fast:
+            model.geom_group[~self._in_sight(camera)] = HIDDEN_GROUP
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, self._data, self._options, None, self._camera, everything, self._scene)
+        model.geom_group[:] = groups
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        image = np.empty((self.size, self.size, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._viewport, self._context)
+        return np.ascontiguousarray(image[::-1])  # OpenGL's first row is the lowest
 
     def _in_sight(self, camera: int) -> np.ndarray:
         """
@@ -128,8 +161,8 @@ class Cameras:
     def close(self) -> None:
         """Free what the graphics library holds. Harmless when repeated."""
         if self._gl is not None:
-            self._gl.make_current()
-            self._context.free()
+            with self._gl:
+                self._context.free()
             self._gl.free()
             self._gl = None
 

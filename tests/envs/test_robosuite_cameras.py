@@ -67,7 +67,12 @@ def test_view_is_robosuites_upright(lift: RobomimicImageEnv) -> None:
         theirs = readings[key][::-1].astype(float)  # robosuite's images stand on their heads
         assert np.abs(observation[key] - theirs).mean() < 4
         assert np.abs(observation[key][::-1] - theirs).mean() > 20
+    # Neither renderer disturbs the other in one process
+    np.testing.assert_array_equal(lift.reset(seed=4)[0]["agentview_image"], observation["agentview_image"])
+    stepped, *_ = plain.step(np.zeros(7))
+    assert np.abs(stepped["agentview_image"].astype(float) - readings["agentview_image"]).mean() < 4
     plain.close()
+    np.testing.assert_array_equal(lift.reset(seed=4)[0]["agentview_image"], observation["agentview_image"])
 
 
 def test_the_scene_is_where_it_should_be(lift: RobomimicImageEnv) -> None:
@@ -107,6 +112,7 @@ def test_leaving_out_what_is_out_of_sight_changes_no_pixel(
     for _ in range(4):
         observation, *_ = env.step(env.action_space.sample())
         for image, whole in zip(list(observation.values())[:2], all_faces(env._eyes, monkeypatch), strict=True):
+            assert image.std() > 20, "the picture is blank"
             np.testing.assert_array_equal(image, whole)
     hidden = [~env._eyes._in_sight(camera) for camera in env._eyes._ids]
     assert all(out.sum() > 20 for out in hidden), "there is something to leave out"
