@@ -45,7 +45,7 @@ class Sides(NamedTuple):
 
 def robomimic(folder: Path, algo: dict[str, Any], network: str, images: bool = False) -> Sides:
     """:param algo: what to switch on in robomimic's default configuration"""
-    from sb3_q2rl.bc.robomimic_import import import_robomimic
+    from sb3_q2rl.bc.readers.robomimic_import import import_robomimic
 
     import_robomimic()
     from robomimic.algo import algo_factory

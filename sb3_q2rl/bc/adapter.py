@@ -13,19 +13,19 @@ from torch.distributions import Distribution
 
 from sb3_q2rl.assets import ASSETS
 from sb3_q2rl.bc.callable_policy import CallableBCPolicy
-from sb3_q2rl.bc.d3rlpy import read_d3rlpy
 from sb3_q2rl.bc.density import Density
-from sb3_q2rl.bc.flax import read_flax
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.bc.memoryless import DistributionBCPolicy
-from sb3_q2rl.bc.network import ObservationInput
 from sb3_q2rl.bc.policy import BCPolicy
-from sb3_q2rl.bc.robomimic import SUPPORTED, read_robomimic
-from sb3_q2rl.bc.robomimic_policies import RobomimicBCPolicy
-from sb3_q2rl.bc.sb3 import from_object
-from sb3_q2rl.bc.sb3_files import read_sb3
+from sb3_q2rl.bc.readers.d3rlpy import read_d3rlpy
+from sb3_q2rl.bc.readers.flax import read_flax
+from sb3_q2rl.bc.readers.network import ObservationInput
+from sb3_q2rl.bc.readers.robomimic import SUPPORTED, read_robomimic
+from sb3_q2rl.bc.readers.robomimic_policies import RobomimicBCPolicy
+from sb3_q2rl.bc.readers.sb3 import from_object
+from sb3_q2rl.bc.readers.sb3_files import read_sb3
+from sb3_q2rl.bc.readers.state_dict import read_state_dict
 from sb3_q2rl.bc.source import CheckpointFile, ReadOptions
-from sb3_q2rl.bc.state_dict import read_state_dict
 
 SHIPPED_POLICIES = {
     "adroit-door-human": ASSETS / "adroit_door_human_bc.pt",

@@ -15,7 +15,7 @@ from torch import nn
 from sb3_q2rl.bc.adapter import BCPolicyAdapter, Origin
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.bc.policy import BCPolicy
-from sb3_q2rl.bc.sb3 import is_sb3_object
+from sb3_q2rl.bc.readers.sb3 import is_sb3_object
 
 
 class BCRecord(TypedDict):

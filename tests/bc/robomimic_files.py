@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_q2rl.bc.robomimic_import import import_robomimic
+from sb3_q2rl.bc.readers.robomimic_import import import_robomimic
 from sb3_q2rl.data import Demonstrations
 
 pytest.importorskip("robomimic", reason="needs the extra `robomimic`")

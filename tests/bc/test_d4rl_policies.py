@@ -16,7 +16,7 @@ from test_gaussian_bc import START, Canary
 from torch.distributions import AffineTransform, Independent, Normal, TanhTransform, TransformedDistribution
 
 from sb3_q2rl.bc import BCPolicy, BCPolicyAdapter
-from sb3_q2rl.bc.network import Rescaled
+from sb3_q2rl.bc.readers.network import Rescaled
 
 FILES = Path(__file__).parent / "files"
 UNNORMALISED = {"observation_mean": [0.0] * 5, "observation_std": [1.0] * 5}

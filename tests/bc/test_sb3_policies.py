@@ -21,7 +21,8 @@ from torch import nn
 from worlds import ReachEnv, reach, small_model
 
 from sb3_q2rl import QGatedSAC
-from sb3_q2rl.bc import BCPolicy, BCPolicyAdapter, sb3_files
+from sb3_q2rl.bc import BCPolicy, BCPolicyAdapter
+from sb3_q2rl.bc.readers import sb3_files
 
 FILES = Path(__file__).parent / "files"
 LOW, HIGH = np.array([-2.0, 0.0], np.float32), np.array([2.0, 0.5], np.float32)

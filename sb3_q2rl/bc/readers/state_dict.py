@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch as th
 from torch import nn
 
-from sb3_q2rl.bc.network import (
+from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.bc.readers.network import (
     NetworkPolicy,
     Squash,
     TanhActor,
@@ -21,7 +22,6 @@ from sb3_q2rl.bc.network import (
     take_linear,
     take_linears,
 )
-from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.bc.source import CheckpointFile
 
 _NAMES_SHOWN = 12

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_q2rl.bc.checkpoint import load_torch
-from sb3_q2rl.bc.network import NetworkPolicy, ObservationInput, Squash, TanhActor, finished, linear
 from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.bc.readers.network import NetworkPolicy, ObservationInput, Squash, TanhActor, finished, linear
 from sb3_q2rl.bc.source import CheckpointFile
 
 # kind: (clamp of the log-scale, how actions are squashed), from the library's source; ``None``: deterministic

@@ -10,8 +10,8 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_q2rl.bc.network import NetworkPolicy, finished, hidden, inputs_of, linear
 from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.bc.readers.network import NetworkPolicy, finished, hidden, inputs_of, linear
 from sb3_q2rl.bc.source import CheckpointFile
 
 _LOG_STD_RANGE = (math.log(1e-5), math.log(10.0))  # the release clips the scale to [1e-5, 10]

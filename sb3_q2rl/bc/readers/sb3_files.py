@@ -15,7 +15,8 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_q2rl.bc.checkpoint import Inert, load_torch
-from sb3_q2rl.bc.network import (
+from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.bc.readers.network import (
     NetworkPolicy,
     TanhActor,
     finished,
@@ -25,8 +26,7 @@ from sb3_q2rl.bc.network import (
     take_linear,
     take_linears,
 )
-from sb3_q2rl.bc.policy import BCPolicy
-from sb3_q2rl.bc.sb3 import SUPPORTED, finite_box, from_object, refuse_sde, unpickled_model, unpickled_policy
+from sb3_q2rl.bc.readers.sb3 import SUPPORTED, finite_box, from_object, refuse_sde, unpickled_model, unpickled_policy
 from sb3_q2rl.bc.source import CheckpointFile
 
 _LOG_STD_RANGE = (-20.0, 2.0)

@@ -25,8 +25,8 @@ from sb3_q2rl.bc.callable_policy import CallableBCPolicy
 from sb3_q2rl.bc.density import Density
 from sb3_q2rl.bc.distributions import TanhNormal
 from sb3_q2rl.bc.memoryless import MemorylessBCPolicy, freeze
-from sb3_q2rl.bc.network import ObservationInput, scale_of
 from sb3_q2rl.bc.policy import BCObs, BCPolicy
+from sb3_q2rl.bc.readers.network import ObservationInput, scale_of
 from sb3_q2rl.bc.source import ReadOptions
 
 SUPPORTED = (

@@ -10,7 +10,7 @@ import torch as th
 from torch import nn
 
 from sb3_q2rl.bc.policy import BCObs
-from sb3_q2rl.bc.robosuite_observations import Conversion
+from sb3_q2rl.bc.readers.robosuite_observations import Conversion
 from sb3_q2rl.data.robomimic import DEFAULT_OBS_KEYS
 
 # What an image's values are divided by, as robomimic does; other modalities are vectors and stay as they are

@@ -13,7 +13,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from sb3_q2rl.bc.density import Density
 from sb3_q2rl.bc.distributions import step_from
 from sb3_q2rl.bc.policy import BCObs, BCStep
-from sb3_q2rl.bc.robomimic_observations import RobomimicObservations
+from sb3_q2rl.bc.readers.robomimic_observations import RobomimicObservations
 
 # robomimic's own floor (`min_std`) may be set to 0; its default is this one
 _SIGMA_MIN = 1e-4

@@ -10,10 +10,10 @@ import numpy as np
 
 from sb3_q2rl.bc.density import Density
 from sb3_q2rl.bc.memoryless import freeze
-from sb3_q2rl.bc.robomimic_import import build_network, read_config
-from sb3_q2rl.bc.robomimic_observations import RobomimicObservations
-from sb3_q2rl.bc.robomimic_policies import RobomimicBCPolicy, RobomimicRNNPolicy, RobomimicTransformerPolicy
-from sb3_q2rl.bc.robosuite_observations import object_conversion
+from sb3_q2rl.bc.readers.robomimic_import import build_network, read_config
+from sb3_q2rl.bc.readers.robomimic_observations import RobomimicObservations
+from sb3_q2rl.bc.readers.robomimic_policies import RobomimicBCPolicy, RobomimicRNNPolicy, RobomimicTransformerPolicy
+from sb3_q2rl.bc.readers.robosuite_observations import object_conversion
 from sb3_q2rl.bc.source import CheckpointFile
 
 SUPPORTED = "BC, BC-Gaussian, BC-GMM, BC-RNN, BC-RNN-GMM, BC-Transformer, BC-Transformer-GMM"
