@@ -1,9 +1,9 @@
 """
 How fast are the environments beside robosuite's own? ``python benchmarks/env_speed.py``
 
-Both sides of a pair live in one process, pinned to one core where the system allows it, and take turns of some steps
-with the same actions, because speeds on a shared machine change within seconds. The plain side is `robosuite.make(...)`
-with its defaults, and with two 84x84 cameras for the image tasks.
+Both sides of a pair live in one process on one core and take turns of some steps with the same actions, because speeds
+on a shared machine change within seconds. Seconds are the process's own, those in which others had the core are not
+counted. The plain side is `robosuite.make(...)` with its defaults, and with two 84x84 cameras for the image tasks.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ CAMERAS = {
 
 
 def seconds(function: Callable[..., Any], *arguments: Any) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     function(*arguments)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def compare(task: str, images: bool, n_rounds: int) -> dict[str, object]:
