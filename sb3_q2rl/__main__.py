@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import sb3_q2rl.envs  # noqa: F401  registers our environments, so that `--env` finds them
 from sb3_q2rl import demo
 from sb3_q2rl.bc import cli as bc
+from sb3_q2rl.demos import cli as demos
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sb3_q2rl", description="Q2RL for Stable-Baselines3")
     subparsers = parser.add_subparsers(title="commands", required=True)
     bc.add_parser(subparsers)
+    demos.add_parser(subparsers)
     demo.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
