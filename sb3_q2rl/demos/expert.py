@@ -19,9 +19,8 @@ OPEN, CLOSE = -1.0, 1.0
 UP = np.array([0.0, 0.0, 1.0])
 # What a full action means, see RobomimicEnv
 FULL_TRANSLATION_M, FULL_ROTATION_RAD = 0.05, 0.5
-# Fingers that move less in a step (m) stand; they have to be set going first, and never take longer than that
+# Fingers that move less in a step (m) stand
 STANDING_M = 0.0005
-CLOSING_STEPS = (3, 15)
 # How exactly fingers must be above an object before they go down to it, and how steeply
 FUNNEL_RADIUS_M, FUNNEL_SLOPE = 0.015, 2.0
 
@@ -140,14 +139,19 @@ class Hand:
         for _ in range(n_steps):
             yield self._action(*self._error(start), gripper)
 
-    def close(self) -> Actions:
-        """Close the fingers, until the object, or each other, stops them."""
-        start, gap_m = self.pose, np.inf
-        for step in range(CLOSING_STEPS[1]):
+    def close(self, max_steps: int = 15) -> Actions:
+        """
+        Close the fingers, until the object, or each other, stops them. The longer they were open, the later they start.
+
+        :param max_steps: when it ends in any case, e.g. because they were closed
+        """
+        start, gap_m, moving = self.pose, self._gap_m(), False
+        for _ in range(max_steps):
             yield self._action(*self._error(start), CLOSE)
             closed_m, gap_m = gap_m - self._gap_m(), self._gap_m()
-            if step + 1 >= CLOSING_STEPS[0] and closed_m < STANDING_M:
+            if moving and closed_m < STANDING_M:
                 return
+            moving = closed_m >= STANDING_M
 
     def _gap_m(self) -> float:
         left, right = self._env.named_observation()["robot0_gripper_qpos"]

@@ -18,10 +18,12 @@ def lift(env: RobomimicEnv, operator: Operator) -> Actions:
     """
     hand = Hand(env, operator)
     grasp_offset = operator.near(np.zeros(3), tolerance_m=0.007)
+    # of the four ways to grasp it, the one that turns the hand least; chosen once, lest it changes on the way
+    grasp_yaw = nearest_turn(yaw_of(env.pose("cube_main").rotation), 0.0, np.pi / 2)
 
     def at_cube(height_m: float) -> Pose:
         cube = env.pose("cube_main")
-        yaw = nearest_turn(yaw_of(cube.rotation), 0.0, np.pi / 2)
+        yaw = nearest_turn(yaw_of(cube.rotation), grasp_yaw, np.pi / 2)
         return Pose(cube.position_m + grasp_offset + height_m * UP, pointing_down(yaw))
 
     yield from hand.move(lambda: at_cube(operator.hover_m), OPEN, tolerance_m=0.015)

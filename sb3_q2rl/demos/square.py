@@ -43,8 +43,11 @@ def square(env: RobomimicEnv, operator: Operator) -> Actions:
     def held() -> bool:
         return bool(np.linalg.norm(handle() - hand.pose.position_m) < HELD_M)
 
+    # of the two ways to grasp it, the one that turns the hand less; chosen once, lest it changes on the way
+    grasp_yaw = nearest_turn(yaw_of(nut().rotation), 0.0, np.pi)
+
     def at_handle(height_m: float) -> Pose:
-        yaw = nearest_turn(yaw_of(nut().rotation), 0.0, np.pi)
+        yaw = nearest_turn(yaw_of(nut().rotation), grasp_yaw, np.pi)
         return Pose(handle() + grasp_offset + height_m * UP, pointing_down(yaw))
 
     def nut_to(xy_m: np.ndarray, height_m: float, yaw: float) -> Pose:
