@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -158,6 +159,8 @@ class FrankaKitchenCompleteEnv(gym.Env, EzPickle):
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 12}  # noqa: RUF012
     SUBTASKS: ClassVar[tuple[str, ...]] = ("microwave", "kettle", "light switch", "slide cabinet")
+    # Recordings need no copy of the model: it is part of gymnasium-robotics and the same in every episode
+    model_xml: ClassVar[None] = None
 
     def __init__(
         self,
@@ -173,8 +176,11 @@ class FrankaKitchenCompleteEnv(gym.Env, EzPickle):
         self.simulator: Any = make_simulator(
             "FrankaKitchen-v1", tasks_to_complete=list(self.SUBTASKS), render_mode=render_mode, **simulator_kwargs
         )
-        n_inputs = len(self.simulator.reset(seed=0)[0]["observation"])
-        self.observation_space = gym.spaces.Box(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, (n_inputs,), np.float32)
+        self._simulator_kwargs = simulator_kwargs
+        self._observation = self.simulator.reset(seed=0)[0]["observation"].astype(np.float32)
+        self.observation_space = gym.spaces.Box(
+            -OBSERVATION_LIMIT, OBSERVATION_LIMIT, self._observation.shape, np.float32
+        )
         self.action_space = gym.spaces.Box(-1.0, 1.0, self.simulator.action_space.shape, np.float32)
 
     def reset(
@@ -187,7 +193,8 @@ class FrankaKitchenCompleteEnv(gym.Env, EzPickle):
         """
         super().reset(seed=seed)
         observation, _ = self.simulator.reset(seed=seed)
-        return observation["observation"].astype(np.float32), self._info([])
+        self._observation = observation["observation"].astype(np.float32)
+        return self._observation.copy(), self._info([])
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
@@ -198,12 +205,33 @@ class FrankaKitchenCompleteEnv(gym.Env, EzPickle):
         finished = list(info["episode_task_completions"])
         reward = self.reward_scale * len(finished) + self.reward_bias
         success = len(finished) == len(self.SUBTASKS)
-        return observation["observation"].astype(np.float32), float(reward), success, False, self._info(finished)
+        self._observation = observation["observation"].astype(np.float32)
+        return self._observation.copy(), float(reward), success, False, self._info(finished)
 
     def _info(self, finished: list[str]) -> dict[str, Any]:
         """:return: ``is_success``: all are; ``success``: the fraction that is; ``finished``: which, in their order"""
         fraction = len(finished) / len(self.SUBTASKS)
         return {"is_success": fraction == 1.0, "success": fraction, "finished": finished}
+
+    def named_observation(self) -> dict[str, np.ndarray]:
+        """:return: the latest observation, its noise included, by the name that robomimic gives a gym environment's"""
+        return {"flat": self._observation.copy()}
+
+    def get_state(self) -> np.ndarray:
+        """:return: (1 + nq + nv,) float64: time, qpos, qvel, a row of ``states`` in robomimic's files"""
+        data = self.simulator.data
+        return np.concatenate([[data.time], data.qpos, data.qvel])
+
+    @property
+    def env_args(self) -> dict[str, Any]:
+        """:return: robomimic's attribute ``env_args`` before it becomes JSON; type 2 means a gym environment"""
+        rewards = {"reward_scale": self.reward_scale, "reward_bias": self.reward_bias}
+        return {
+            "env_name": "FrankaKitchenComplete-v0",
+            "env_version": version("gymnasium-robotics"),
+            "type": 2,
+            "env_kwargs": {**rewards, **self._simulator_kwargs},
+        }
 
     def render(self) -> np.ndarray | None:
         """:return: (height, width, 3) uint8 in mode ``rgb_array``, else None"""

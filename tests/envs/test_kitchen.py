@@ -1,5 +1,6 @@
 """FrankaKitchenComplete: flat observation, rewards of finished sub-tasks, ends of episodes, seeds."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -90,6 +91,44 @@ def test_a_subtask_that_is_undone_stays_finished(env: FrankaKitchenCompleteEnv) 
     assert env.step(NO_ACTION)[1] == -3.0
     finish(env, "microwave")
     assert env.step(NO_ACTION)[1] == -3.0, "and counts once"
+
+
+def test_named_observation_is_the_one_that_was_returned(env: FrankaKitchenCompleteEnv) -> None:
+    """Not a second look, whose noise would be another, and would shift that of the steps to come."""
+    first, _ = env.reset(seed=0)
+    np.testing.assert_array_equal(env.named_observation()["flat"], first)
+    env.named_observation()["flat"][:] = 0.0
+    first[:] = 0.0
+    assert env.named_observation()["flat"].any()
+    second = env.step(NO_ACTION)[0]
+    np.testing.assert_array_equal(env.named_observation()["flat"], second)
+
+
+def test_state_is_time_positions_velocities(env: FrankaKitchenCompleteEnv) -> None:
+    env.reset(seed=0)
+    data = env.simulator.data
+    before = env.get_state()
+    assert before[0] == 0.0
+    env.step(np.full(9, 0.5, np.float32))
+    after = env.get_state()
+    assert after[0] == pytest.approx(env.simulator.robot_env.dt)
+    np.testing.assert_array_equal(after[1:], np.concatenate([data.qpos, data.qvel]))
+    assert not np.array_equal(before[1:], after[1:])
+    n_positions = len(data.qpos)
+    env.simulator.robot_env.set_state(before[1 : 1 + n_positions], before[1 + n_positions :])
+    np.testing.assert_array_equal(env.get_state()[1:], before[1:])
+
+
+def test_env_args_make_the_same_environment() -> None:
+    env = FrankaKitchenCompleteEnv(reward_scale=2.0, object_noise_ratio=0.0)
+    arguments = json.loads(json.dumps(env.env_args))
+    assert arguments["type"] == 2
+    again = gym.make(arguments["env_name"], **arguments["env_kwargs"])
+    np.testing.assert_array_equal(again.reset(seed=0)[0], env.reset(seed=0)[0])
+    assert again.step(NO_ACTION)[1] == env.step(NO_ACTION)[1]
+    assert again.unwrapped.env_args == env.env_args  # type: ignore[attr-defined]
+    env.close()
+    again.close()
 
 
 def test_time_limit_is_a_truncation() -> None:
