@@ -10,11 +10,13 @@ import numpy as np
 
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
 from sb3_q2rl.data.checks import Observations
-from sb3_q2rl.data.demonstrations import Demonstrations, Source
+from sb3_q2rl.data.demonstrations import Demonstrations, Source, as_source
 from sb3_q2rl.data.hdf5 import array, open_hdf5
 
 # What policies for Lift, Can and Square usually read (robosuite, low-dimensional).
 DEFAULT_OBS_KEYS = ("object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
+# What robomimic calls the observation of a gym environment.
+GYM_OBS_KEYS = ("flat",)
 
 
 def is_robomimic(file: h5py.File) -> bool:
@@ -26,27 +28,33 @@ def is_robomimic(file: h5py.File) -> bool:
 def load_robomimic(
     path: Path,
     *,
-    obs_keys: Sequence[str] = DEFAULT_OBS_KEYS,
+    obs_keys: Sequence[str] | None = None,
     as_dict: bool = False,
     mask: str | None = None,
     clip_actions: bool = False,
-    source: Source = "human",
+    source: Source | None = None,
 ) -> Demonstrations:
     """
     robomimic marks in ``dones`` the successes, the last step, or both. A done step with a positive reward is a success:
-    the episode is taken to terminate there, and the steps after it are left out. Without one it is truncated.
+    the episode is taken to terminate there, and the steps after it are left out. Without one it is truncated. Where an
+    episode has an attribute ``success`` that is false, as those of our recorder may, no reward makes it one.
 
     :param path: the file
-    :param obs_keys: which observations, in this order
+    :param obs_keys: which observations, in this order. By default object, robot0_eef_pos, robot0_eef_quat and
+        robot0_gripper_qpos; in a file that lacks one of them and has ``flat``, as of gym environments, this
     :param as_dict: keep them apart, as a dict, instead of one concatenated vector
     :param mask: use only the episodes of this filter, e.g. "train" or "valid"
     :param clip_actions: clip actions beyond [-1, 1] instead of refusing them
-    :param source: who acted; robomimic's PH and MH files are human, MG files are policy-generated
-    :raises ValueError: unknown keys or mask, no observations, or misshapen data
+    :param source: who acted; by default what the attribute ``source`` of ``data`` says, as in files of our recorder,
+        and else "human". robomimic's PH and MH files are human, its MG files are policy-generated and do not say so
+    :raises ValueError: unknown keys, mask or source, no observations, or misshapen data
     """
     with open_hdf5(path) as file:
         names = _episode_names(file, path, mask)
-        episodes = [_read_episode(file["data"][name], tuple(obs_keys), as_dict) for name in names]
+        keys = _default_keys(file["data"]) if obs_keys is None else tuple(obs_keys)
+        episodes = [_read_episode(file["data"][name], keys, as_dict) for name in names]
+        if source is None:
+            source = _recorded_source(file["data"], path)
     return assemble(episodes, origin=path, source=source, clip_actions=clip_actions)
 
 
@@ -63,6 +71,21 @@ def _episode_names(file: h5py.File, path: Path, mask: str | None) -> list[str]:
     return [name for name in names if name in chosen]
 
 
+def _default_keys(data: h5py.Group) -> tuple[str, ...]:
+    present = set(next(iter(data.values())).get("obs", ()))
+    if present.issuperset(GYM_OBS_KEYS) and not present.issuperset(DEFAULT_OBS_KEYS):
+        return GYM_OBS_KEYS
+    return DEFAULT_OBS_KEYS
+
+
+def _recorded_source(data: h5py.Group, path: Path) -> Source:
+    label = data.attrs.get("source", "human")
+    try:
+        return as_source(label.decode() if isinstance(label, bytes) else str(label))
+    except ValueError as error:
+        raise ValueError(f"{path}: in the attributes of `data`, {error} Pass `source` yourself.") from error
+
+
 def _read_episode(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool) -> RecordedEpisode:
     if "obs" not in group:
         raise ValueError(
@@ -76,7 +99,9 @@ def _read_episode(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool) -
             f"{group.file.filename}: {group.name} has {len(actions)} actions, {len(rewards)} rewards and {len(dones)} "
             "dones: expected as many of each. The file is damaged."
         )
-    successes = np.flatnonzero(dones & (rewards > 0))
+    # A reward for sub-tasks is positive without success
+    may_succeed = bool(group.attrs.get("success", True))
+    successes = np.flatnonzero(dones & (rewards > 0) & may_succeed)
     length = int(successes[0]) + 1 if len(successes) else len(actions)
     return RecordedEpisode(
         observations=_observations(group["obs"], obs_keys, as_dict, length),

@@ -223,6 +223,68 @@ def test_robomimic_as_dict_without_next_obs(tmp_path):
     np.testing.assert_array_equal(demonstrations.next_observations["object"][:4], written[1]["object"][1:5])
 
 
+@pytest.mark.parametrize(
+    ("recorded", "given", "expected"),
+    [
+        (None, None, "human"),
+        ("scripted", None, "scripted"),
+        (np.bytes_("policy-generated"), None, "policy-generated"),
+        ("scripted", "unknown", "unknown"),
+        ("somebody", "human", "human"),
+    ],
+)
+def test_robomimic_believes_the_label_of_the_file_unless_told_another(tmp_path, recorded, given, expected):
+    write_robomimic(tmp_path / "d.hdf5", n_demos=2)
+    options = {} if given is None else {"source": given}
+    if recorded is not None:
+        with h5py.File(tmp_path / "d.hdf5", "a") as file:
+            file["data"].attrs["source"] = recorded
+    assert Demonstrations.load(tmp_path / "d.hdf5", obs_keys=KEYS, **options).source == expected
+
+
+def test_robomimic_label_that_nobody_knows(tmp_path):
+    write_robomimic(tmp_path / "d.hdf5")
+    with h5py.File(tmp_path / "d.hdf5", "a") as file:
+        file["data"].attrs["source"] = "somebody"
+    with pytest.raises(ValueError, match=r"d.hdf5: .*`source` is 'somebody', expected one of human.*Pass `source`"):
+        Demonstrations.load(tmp_path / "d.hdf5", obs_keys=KEYS)
+
+
+def test_robomimic_default_keys(tmp_path):
+    path = tmp_path / "d.hdf5"
+    write_robomimic(path, n_demos=1)
+    missing = "'robot0_eef_quat'.*object, robot0_eef_pos"
+    with pytest.raises(ValueError, match=missing):
+        Demonstrations.load(path)
+    # a gym environment's observation, beside half of robosuite's, then beside all of it
+    flat, rest = observations(6, 59), observations(6, 4)
+    for added in ({"flat": flat}, {"robot0_eef_quat": rest, "robot0_gripper_qpos": rest}):
+        with h5py.File(path, "a") as file:
+            for key, value in added.items():
+                file[f"data/demo_0/obs/{key}"], file[f"data/demo_0/next_obs/{key}"] = value[:-1], value[1:]
+        demonstrations = Demonstrations.load(path)
+        if "flat" in added:
+            np.testing.assert_array_equal(demonstrations.observations, flat[:3])
+            np.testing.assert_array_equal(demonstrations.next_observations, flat[1:4])
+        else:
+            assert demonstrations.observations.shape[1] == 4 + 3 + 4 + 4
+
+
+def test_robomimic_reward_for_subtasks_is_no_success(tmp_path):
+    path = tmp_path / "d.hdf5"
+    write_robomimic(path, n_demos=2)
+    with h5py.File(path, "a") as file:
+        for index in range(2):
+            group = file[f"data/demo_{index}"]
+            group["rewards"][...] = [0, 1, 1, 2, 3 + index]
+            group["dones"][...] = [0, 0, 0, 0, 1]
+            group.attrs["success"] = bool(index)
+    demonstrations = Demonstrations.load(path, obs_keys=KEYS)
+    assert np.flatnonzero(demonstrations.truncated).tolist() == [4]
+    assert np.flatnonzero(demonstrations.terminated).tolist() == [9]
+    assert demonstrations.rewards.tolist() == [0, 1, 1, 2, 3, 0, 1, 1, 2, 4]
+
+
 def test_robomimic_errors_list_what_there_is(tmp_path):
     write_robomimic(tmp_path / "d.hdf5")
     with pytest.raises(ValueError, match=r"no data set 'joints'.*object, robot0_eef_pos"):
