@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from sb3_q2rl.demos.ik import shortened
 from sb3_q2rl.envs.robomimic import Pose, RobomimicEnv
 
 Actions: TypeAlias = Iterator[np.ndarray]
@@ -23,12 +24,6 @@ FULL_TRANSLATION_M, FULL_ROTATION_RAD = 0.05, 0.5
 STANDING_M = 0.0005
 # How exactly fingers must be above an object before they go down to it, and how steeply
 FUNNEL_RADIUS_M, FUNNEL_SLOPE = 0.015, 2.0
-
-
-class Expert(Protocol):
-    """One attempt at a task, of at least one action. Where it fails, another is begun from whatever it has left."""
-
-    def __call__(self, env: RobomimicEnv, operator: Operator) -> Actions: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +68,22 @@ class Operator:
         :return: (3,) the place that this operator takes instead
         """
         return position_m + self.sloppiness * self.rng.uniform(-tolerance_m, tolerance_m, 3)
+
+
+# One attempt at a task of the one environment that it knows, of at least one action. Where it fails, another is begun
+# from whatever it has left.
+Attempt: TypeAlias = Callable[[Any, Operator], Actions]
+
+
+@dataclass(frozen=True)
+class Expert:
+    """
+    :param attempt: at the task
+    :param arm_dim: how many entries of an action move the arm; those after them command the gripper
+    """
+
+    attempt: Attempt
+    arm_dim: int
 
 
 class Hand:
@@ -164,11 +175,7 @@ class Hand:
     def _action(self, translation_m: np.ndarray, rotation_rad: np.ndarray, gripper: float) -> np.ndarray:
         gain, speed = self._operator.gain, self._operator.speed
         parts = gain * translation_m / FULL_TRANSLATION_M, gain * rotation_rad / FULL_ROTATION_RAD
-        return np.concatenate([_shortened(part, speed) for part in parts] + [[gripper]])
-
-
-def _shortened(vector: np.ndarray, longest: float) -> np.ndarray:
-    return vector * min(1.0, longest / max(float(np.linalg.norm(vector)), 1e-9))
+        return np.concatenate([shortened(part, speed) for part in parts] + [[gripper]])
 
 
 def pointing_down(yaw_rad: float) -> np.ndarray:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from sb3_q2rl.demos.can import can
 from sb3_q2rl.demos.expert import Expert
+from sb3_q2rl.demos.kitchen import N_ARM_JOINTS, kitchen
 from sb3_q2rl.demos.lift import lift
 from sb3_q2rl.demos.square import square
 
+# A change of position and one of orientation
+POSE_DIM = 6
+
 EXPERTS: dict[str, Expert] = {
-    "RobomimicLift-v0": lift,
-    "RobomimicLiftImage-v0": lift,
-    "RobomimicCan-v0": can,
-    "RobomimicCanImage-v0": can,
-    "RobomimicSquare-v0": square,
-    "RobomimicSquareImage-v0": square,
+    "RobomimicLift-v0": Expert(lift, POSE_DIM),
+    "RobomimicLiftImage-v0": Expert(lift, POSE_DIM),
+    "RobomimicCan-v0": Expert(can, POSE_DIM),
+    "RobomimicCanImage-v0": Expert(can, POSE_DIM),
+    "RobomimicSquare-v0": Expert(square, POSE_DIM),
+    "RobomimicSquareImage-v0": Expert(square, POSE_DIM),
+    "FrankaKitchenComplete-v0": Expert(kitchen, N_ARM_JOINTS),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import h5py
@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sb3_q2rl.demos.experts import find_expert
-from sb3_q2rl.demos.play import Episode, Observation, episode_seeds, play
-from sb3_q2rl.envs.robomimic import RobomimicEnv, RobomimicImageEnv
+from sb3_q2rl.demos.play import Episode, Observation, Recordable, episode_seeds, play
+from sb3_q2rl.envs.robomimic import RobomimicImageEnv
 
 # An expert that succeeds more seldom than this, after so many episodes, will not finish
 GIVE_UP_RATE, GIVE_UP_AFTER = 0.1, 20
@@ -48,9 +48,10 @@ def record_demonstrations(
     progress_bar: bool = True,
 ) -> Recorded:
     """
-    Play until there are ``n_episodes`` to keep, and write them. Rewards are robosuite's, 1 for success and else 0;
-    ``dones`` mark success and the last step. ``mask/valid`` holds out every tenth demonstration, in short files the
-    last; ``mask/train`` has the others.
+    Play until there are ``n_episodes`` to keep, and write them. Rewards are raw, not scaled and shifted as those of our
+    environments: 1 for success and else 0 with robosuite, the number of finished sub-tasks in the kitchen. ``dones``
+    mark success and the last step. ``mask/valid`` holds out every tenth demonstration, in short files the last;
+    ``mask/train`` has the others.
 
     :param env_id: an environment that has an expert
     :param path: HDF5 file to write. It appears when it is complete
@@ -119,16 +120,17 @@ def write_episode(group: h5py.Group, episode: Episode) -> None:
     :param episode: what goes into it
     """
     n_steps = len(episode.actions)
-    rewards, dones = np.zeros(n_steps), np.zeros(n_steps, dtype=np.int64)
-    rewards[-1], dones[-1] = float(episode.success), 1
+    dones = np.zeros(n_steps, dtype=np.int64)
+    dones[-1] = 1
     group.attrs["num_samples"] = n_steps
-    group.attrs["model_file"] = episode.model_xml
+    if episode.model_xml is not None:
+        group.attrs["model_file"] = episode.model_xml
     group.attrs["seed"] = episode.seed
     group.attrs["success"] = episode.success
     for name, values in (
         ("actions", episode.actions),
         ("states", episode.states),
-        ("rewards", rewards),
+        ("rewards", episode.rewards),
         ("dones", dones),
     ):
         group.create_dataset(name, data=values)
@@ -153,8 +155,7 @@ def _write_masks(group: h5py.Group, n_episodes: int) -> None:
 
 
 def _env_args(env: gym.Env) -> dict[str, Any]:
-    assert isinstance(env, RobomimicEnv)
-    arguments = env.env_args
+    arguments = cast(Recordable, env).env_args
     if isinstance(env, RobomimicImageEnv):
         n_pixels = env.image_size
         arguments["env_kwargs"] |= {

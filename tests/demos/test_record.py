@@ -21,7 +21,7 @@ from sb3_q2rl.__main__ import main
 from sb3_q2rl.bc.readers.robomimic_import import import_robomimic
 from sb3_q2rl.data.demonstrations import Demonstrations
 from sb3_q2rl.demos import EXPERTS, record, record_demonstrations
-from sb3_q2rl.demos.expert import Actions, Operator
+from sb3_q2rl.demos.expert import Actions, Expert, Operator
 from sb3_q2rl.envs.robomimic import OBSERVATION_KEYS, RobomimicEnv
 
 LIFT = "RobomimicLift-v0"
@@ -106,6 +106,7 @@ def test_layout_is_that_of_robomimics_own_file(recorded: Path) -> None:
 def test_our_reader(recorded: Path) -> None:
     demonstrations = Demonstrations.load(recorded)
     assert demonstrations.n_episodes == N_DEMOS
+    assert demonstrations.source == "scripted"
     assert demonstrations.observations.shape[1:] == (19,)  # type: ignore[union-attr]
     np.testing.assert_array_equal(np.flatnonzero(demonstrations.terminated), demonstrations.episode_ends - 1)
     assert Demonstrations.load(recorded, mask="valid").n_episodes == 1
@@ -211,7 +212,7 @@ def test_images_are_recorded_with_the_state(tmp_path: Path) -> None:
 
 
 def test_failures_are_kept_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXPERTS, LIFT, idle)
+    monkeypatch.setitem(EXPERTS, LIFT, Expert(idle, arm_dim=6))
     monkeypatch.setattr(record, "GIVE_UP_AFTER", 1)
     path = tmp_path / "none.hdf5"
     with pytest.raises(ValueError, match="only 0 of 1 episodes with `noise` 0.3.*Use less noise.*--keep-failures"):
@@ -225,7 +226,7 @@ def test_failures_are_kept_only_if_asked(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_interrupted_recording_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXPERTS, LIFT, interrupted)
+    monkeypatch.setitem(EXPERTS, LIFT, Expert(interrupted, arm_dim=6))
     path = tmp_path / "lift.hdf5"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt):
