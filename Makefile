@@ -27,7 +27,7 @@ type: $(VENV)/installed
 	$(BIN)/mypy sb3_q2rl envs zoo_configs
 
 benchmark: $(VENV)/installed
-	$(BIN)/python benchmarks/run_adroit.py
+	$(BIN)/python benchmarks/run_tasks.py
 
 # uv installs in a minute what takes pip many, but does not read pip's configuration: hand it pip's find-links, if any.
 # Where Python may not write bytecode itself (containers often forbid it), compile now: each start then saves seconds.

@@ -3,6 +3,7 @@ How the shipped BC policies were made. On one core each takes about 5 minutes:
 
     python benchmarks/make_bc_policies.py door --out door_bc.pt
     python benchmarks/make_bc_policies.py pen --out pen_bc.pt
+    python benchmarks/make_bc_policies.py lift --out lift_bc.pt
 
 The seeds of the rollouts that choose a checkpoint, of the pen demonstrations and of the final measurement are far
 apart, so the success printed at the end is that of initial states which nothing was chosen by.
@@ -11,6 +12,8 @@ apart, so the success printed at the end is that of initial states which nothing
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +27,13 @@ from sb3_q2rl.bc import GaussianBCPolicy, train_bc
 from sb3_q2rl.bc.evaluate import evaluate_bc
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
+from sb3_q2rl.demos.record import record_demonstrations
 
 PEN_DEMONSTRATION_SEED = 500_000
 FRESH_SEED = 1_000_000
 N_FRESH_EPISODES = 300
+# Scripted demonstrations of each task: so few that the clone succeeds about as often as the paper's
+N_DEMONSTRATIONS = {"RobomimicLift-v0": 16}
 
 
 class DAPGExpert(NamedTuple):
@@ -101,16 +107,38 @@ def make_pen() -> tuple[GaussianBCPolicy, gym.Env]:
     return policy, env
 
 
+def make_scripted(env_id: str) -> tuple[GaussianBCPolicy, gym.Env]:
+    """
+    A task that has a scripted expert, from a few of its noisy demonstrations.
+
+    :param env_id: one of ``N_DEMONSTRATIONS``
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = record_demonstrations(
+            env_id, Path(folder) / "demos.hdf5", N_DEMONSTRATIONS[env_id], noise=0.1, seed=0
+        )
+        demonstrations = Demonstrations.load(recorded.path)
+    return train_bc(demonstrations, n_components=5, n_epochs=100, eval_interval=25, seed=0), gym.make(env_id)
+
+
+MAKERS: dict[str, Callable[[], tuple[GaussianBCPolicy, gym.Env]]] = {
+    "door": make_door,
+    "pen": make_pen,
+    "lift": lambda: make_scripted("RobomimicLift-v0"),
+}
+
+
 def main() -> None:
     """Train, save, and measure on fresh initial states."""
     parser = argparse.ArgumentParser(description="Make one of the BC policies that are shipped with sb3_q2rl.")
-    parser.add_argument("task", choices=["door", "pen"])
+    parser.add_argument("task", choices=list(MAKERS))
+    parser.add_argument("--episodes", type=int, default=N_FRESH_EPISODES, help="of the final measurement")
     parser.add_argument("--out", type=Path, required=True, help="policy file to write")
     args = parser.parse_args()
     th.set_num_threads(1)
-    policy, env = make_door() if args.task == "door" else make_pen()
+    policy, env = MAKERS[args.task]()
     for name, deterministic in (("mode", True), ("sample", False)):
-        rate = evaluate_bc(policy, env, n_episodes=N_FRESH_EPISODES, seed=FRESH_SEED, deterministic=deterministic)
+        rate = evaluate_bc(policy, env, n_episodes=args.episodes, seed=FRESH_SEED, deterministic=deterministic)
         policy.training_record[f"success_by_{name}"] = rate._asdict()
         print(f"success by {name}: {rate} fresh episodes (95 % Wilson interval)")
     print(f"saved to {policy.save(args.out)}")

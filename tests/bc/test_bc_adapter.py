@@ -6,7 +6,8 @@ from test_gaussian_bc import START, Canary, make_policy
 
 from sb3_q2rl.bc import BCPolicy, BCPolicyAdapter, GaussianBCPolicy
 
-SHIPPED = {"adroit-door-human": (39, 28), "adroit-pen-dapg": (45, 24)}
+SHIPPED = {"adroit-door-human": (39, 28), "adroit-pen-dapg": (45, 24), "robomimic-lift": (19, 7)}
+SOURCES = {"adroit-door-human": "human", "adroit-pen-dapg": "policy-generated", "robomimic-lift": "scripted"}
 
 
 def test_our_own_file(tmp_path):
@@ -25,7 +26,7 @@ def test_shipped_policies_load_by_name_and_are_sane(name):
     assert isinstance(policy, BCPolicy)
     assert isinstance(policy, GaussianBCPolicy)
     assert (policy.obs_dim, policy.action_dim) == SHIPPED[name]
-    assert policy.training_record["source"] == ("human" if name == "adroit-door-human" else "policy-generated")
+    assert policy.training_record["source"] == SOURCES[name]
     step = policy.step(th.zeros(2, policy.obs_dim), None, START)
     assert th.isfinite(step.log_prob).all()
     assert (step.actions.abs() <= 1).all()

@@ -1,5 +1,5 @@
 """
-Door and pen over several seeds: ``make benchmark``.
+QGatedSAC on our tasks over several seeds: ``make benchmark`` for door and pen.
 
 Each run is a process of its own with one thread. Stopped runs go on from their last checkpoint, finished ones are not
 repeated, and ``--report`` draws the plots and the table from the CSV files that are there.
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 ENVS = ("AdroitHandDoorBinary-v0", "AdroitHandPenBinary-v0")
-RESULTS = Path(__file__).parent / "results" / "adroit"
+RESULTS = Path(__file__).parent / "results" / "tasks"
 CHECKPOINTS = Path("logs/benchmark")
 
 
@@ -115,7 +115,7 @@ def _pooled_interval(last: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--envs", nargs="+", default=list(ENVS), choices=ENVS)
+    parser.add_argument("--envs", nargs="+", default=list(ENVS), help="ids; the configuration names their BC policies")
     parser.add_argument(
         "--recipes", nargs="+", default=["default"], help="default, paper, or with changes: default,bc_temperature=5"
     )
