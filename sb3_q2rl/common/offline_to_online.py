@@ -25,6 +25,7 @@ from sb3_q2rl.common.images import image_keys, shift_observation
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
+from sb3_q2rl.data.detect import reader_options
 
 
 class OfflineToOnlineSAC(ActingSAC):
@@ -125,8 +126,16 @@ class OfflineToOnlineSAC(ActingSAC):
         self._setup_bc_policy()
         if self.demonstrations is not None:
             if isinstance(self.demonstrations, str | Path):
-                self.demonstrations = Demonstrations.load(self.demonstrations)
+                self.demonstrations = self._load_demonstrations(self.demonstrations)
             checks.demonstrations_fit(self)
+
+    def _load_demonstrations(self, path: str | Path) -> Demonstrations:
+        """Files that hold raw rewards (robomimic's) are given the scale of an environment that tells its own."""
+        conversion = {}
+        for name in {"reward_scale", "reward_bias"} & set(reader_options(path)):
+            if self.env is not None and self.env.has_attr(name):
+                conversion[name] = self.env.get_attr(name)[0]
+        return Demonstrations.load(path, **conversion)
 
     def _choose_replay_buffer(self) -> None:
         checks.buffer_options(self)

@@ -46,13 +46,26 @@ def load_demonstrations(path_or_name: str | Path, *, clip_actions: bool = False,
             f"({', '.join(SHIPPED_DEMONSTRATIONS)})."
         )
     read = _reader(path)
-    known = [name for name in inspect.signature(read).parameters if name != "path"]
+    known = _options(read)
     if not options.keys() <= set(known):
         raise ValueError(
             f"{path} is read by `{read.__name__}`, which takes the options {', '.join(known)}, not "
             f"{', '.join(sorted(options.keys() - set(known)))}."
         )
     return read(path, clip_actions=clip_actions, **options)
+
+
+def reader_options(path_or_name: str | Path) -> list[str]:
+    """
+    :param path_or_name: a file, or the name of a shipped data set
+    :return: the options that its reader takes; none for what is shipped or missing
+    """
+    is_file = str(path_or_name) not in SHIPPED_DEMONSTRATIONS and Path(path_or_name).is_file()
+    return _options(_reader(Path(path_or_name))) if is_file else []
+
+
+def _options(read: Callable[..., Demonstrations]) -> list[str]:
+    return [name for name in inspect.signature(read).parameters if name != "path"]
 
 
 def _reader(path: Path) -> Callable[..., Demonstrations]:

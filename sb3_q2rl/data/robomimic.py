@@ -33,6 +33,8 @@ def load_robomimic(
     mask: str | None = None,
     clip_actions: bool = False,
     source: Source | None = None,
+    reward_scale: float = 1.0,
+    reward_bias: float = 0.0,
 ) -> Demonstrations:
     """
     robomimic marks in ``dones`` the successes, the last step, or both. A done step with a positive reward is a success:
@@ -47,6 +49,9 @@ def load_robomimic(
     :param clip_actions: clip actions beyond [-1, 1] instead of refusing them
     :param source: who acted; by default what the attribute ``source`` of ``data`` says, as in files of our recorder,
         and else "human". robomimic's PH and MH files are human, its MG files are policy-generated and do not say so
+    :param reward_scale: robomimic's files hold raw rewards, 1 for success and else 0 (of the kitchen: finished
+        sub-tasks); an algorithm that is given the path passes what its environment makes of them
+    :param reward_bias: reward = ``reward_scale`` * raw reward + ``reward_bias``
     :raises ValueError: unknown keys, mask or source, no observations, or misshapen data
     """
     with open_hdf5(path) as file:
@@ -55,6 +60,7 @@ def load_robomimic(
         episodes = [_read_episode(file["data"][name], keys, as_dict) for name in names]
         if source is None:
             source = _recorded_source(file["data"], path)
+    episodes = [episode._replace(rewards=reward_scale * episode.rewards + reward_bias) for episode in episodes]
     return assemble(episodes, origin=path, source=source, clip_actions=clip_actions)
 
 
