@@ -20,7 +20,13 @@ INITIAL_ROWS = 4096
 
 
 class BCSamples(NamedTuple):
-    """A batch with SB3's fields first. BC fields are (batch, ...), ``None`` where the buffer cannot know them (HER)."""
+    """
+    A batch with SB3's fields first. BC fields are (batch, ...), ``None`` where the buffer cannot know them (HER).
+
+    With n-step returns, ``rewards`` are their sums, ``next_observations`` and ``dones`` those of the last step summed,
+    and ``discounts``, (batch, 1), what to multiply the value there with.
+    ``next_bc_actions`` are the BC policy's at ``next_observations``, NaN where it was not asked.
+    """
 
     observations: Any
     actions: th.Tensor
@@ -32,6 +38,7 @@ class BCSamples(NamedTuple):
     bc_log_prob: th.Tensor | None = None
     bc_entropy: th.Tensor | None = None
     mc_returns: th.Tensor | None = None
+    next_bc_actions: th.Tensor | None = None
 
     def split(self, n_parts: int) -> list[BCSamples]:
         """Cut the batch in ``n_parts`` of equal size: the critics' minibatches of one update."""
@@ -51,6 +58,7 @@ class _BCColumns(ReplayBuffer):
 
     - columns for the BC policy's action, log-probability, entropy and whether that action was the executed one,
       read from ``info["bc_step"]``;
+    - n-step returns;
     - the Monte-Carlo return of every step, filled in backwards when its episode ends (NaN until then);
     - growth: arrays start at a few thousand rows and double up to ``buffer_size``. Loading a model to play it, or
       checkpointing a young run, costs only what was recorded.
@@ -62,6 +70,7 @@ class _BCColumns(ReplayBuffer):
     :param n_envs: Number of environments, each has a column
     :param gamma: Discount factor of the returns
     :param truncation_tail: What follows a truncated episode, see :func:`monte_carlo_returns`
+    :param n_steps: Rewards that are summed in a sample before the TD target bootstraps
     :param kwargs: For SB3's buffer of the kind
     """
 
@@ -74,6 +83,7 @@ class _BCColumns(ReplayBuffer):
         n_envs: int = 1,
         gamma: float = 0.99,
         truncation_tail: TruncationTail = "repeat_last",
+        n_steps: int = 1,
         **kwargs: Any,
     ) -> None:
         check_tail(truncation_tail, gamma)
@@ -82,6 +92,9 @@ class _BCColumns(ReplayBuffer):
         super().__init__(rows * n_envs, observation_space, action_space, device=device, n_envs=n_envs, **kwargs)
         self.gamma = gamma
         self.truncation_tail = truncation_tail
+        self.n_steps = n_steps
+        # Where an episode was left unfinished: the next row is not its continuation
+        self.cuts = np.zeros((rows, n_envs), dtype=bool)
         self.bc_actions = np.zeros((rows, n_envs, self.action_dim), dtype=np.float32)
         self.bc_log_prob = np.zeros((rows, n_envs), dtype=np.float32)
         self.bc_entropy = np.zeros((rows, n_envs), dtype=np.float32)
@@ -106,6 +119,7 @@ class _BCColumns(ReplayBuffer):
             self.bc_entropy[row, env_idx] = bc_step[2]
             self.bc_acted[row, env_idx] = bc_step[3]
         self.mc_returns[row] = np.nan
+        self.cuts[row] = False
         self._episode_length += 1
         for env_idx in np.flatnonzero(done).tolist():
             self._finish_episode(row, env_idx)
@@ -123,6 +137,7 @@ class _BCColumns(ReplayBuffer):
     def forget_open_episodes(self) -> None:
         """The environments were reset in mid-episode: what follows is not the continuation of what was stored last."""
         self._episode_length[:] = 0
+        self.cuts[self.pos - 1] = True  # an episode that ended there ends anyway
 
     def forget_bc_policy(self) -> None:
         """The BC policy was replaced: none of these episodes is the new one's."""
@@ -194,19 +209,47 @@ class _BCColumns(ReplayBuffer):
         :param env_indices: (batch,) which environment's column
         :param env: Normalises the observations, if given
         """
+        last_rows, rewards, discounts = self._n_step_returns(rows, env_indices, env)
         # A time limit is no terminal state: bootstrap there
-        dones = self.dones[rows, env_indices] * (1 - self.timeouts[rows, env_indices])
+        dones = self.dones[last_rows, env_indices] * (1 - self.timeouts[last_rows, env_indices])
+        next_bc_actions = self.bc_actions[(last_rows + 1) % self.buffer_size, env_indices]
+        next_bc_actions[self._is_last(last_rows, env_indices)] = np.nan
         return BCSamples(
             observations=self.observations_at(rows, env_indices, env),
             actions=self.to_torch(self.actions[rows, env_indices]),
-            next_observations=self._picked(self.next_observations, rows, env_indices, env),
+            next_observations=self._picked(self.next_observations, last_rows, env_indices, env),
             dones=self.to_torch(dones).reshape(-1, 1),
-            rewards=self.to_torch(self._normalize_reward(self.rewards[rows, env_indices].reshape(-1, 1), env)),
+            rewards=self.to_torch(rewards).reshape(-1, 1),
+            discounts=self.to_torch(discounts).reshape(-1, 1),
             bc_actions=self.to_torch(self.bc_actions[rows, env_indices]),
             bc_log_prob=self.to_torch(self.bc_log_prob[rows, env_indices]),
             bc_entropy=self.to_torch(self.bc_entropy[rows, env_indices]),
             mc_returns=self.to_torch(self.mc_returns[rows, env_indices]),
+            next_bc_actions=self.to_torch(next_bc_actions),
         )
+
+    def _is_last(self, rows: np.ndarray, env_indices: np.ndarray) -> np.ndarray:
+        """Is the row after this one no continuation of its episode? Same shape as the indices, broadcast."""
+        newest = (self.pos - 1) % self.buffer_size
+        return (self.dones[rows, env_indices] > 0) | self.cuts[rows, env_indices] | (rows == newest)
+
+    def _n_step_returns(
+        self, rows: np.ndarray, env_indices: np.ndarray, env: VecNormalize | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Sum rewards for ``n_steps``, or until the episode stops: R = sum_{k < m} gamma^k r_{t+k}, m <= n_steps.
+
+        :return: (batch,) the row of the last reward, the sum R, and gamma^m, which the next value is discounted with
+        """
+        columns = env_indices[:, None]
+        window = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size  # (batch, n_steps)
+        stops = self._is_last(window, columns)
+        counts = np.cumsum(stops, axis=1) - stops == 0  # nothing stopped before this step
+        powers = np.float32(self.gamma) ** np.arange(self.n_steps + 1, dtype=np.float32)
+        rewards = self._normalize_reward(self.rewards[window, columns], env)
+        lengths = counts.sum(axis=1)
+        last_rows = (rows + lengths - 1) % self.buffer_size
+        return last_rows, (rewards * powers[:-1] * counts).sum(axis=1), powers[lengths]
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> BCSamples:  # type: ignore[override]
         return self.gather(batch_inds, np.random.randint(0, self.n_envs, size=len(batch_inds)), env)
@@ -265,9 +308,11 @@ class _BCColumns(ReplayBuffer):
         ]
         write(self.mc_returns, np.concatenate(returns))
         self.bc_acted[rows] = False
+        self.cuts[rows] = False
         self.forget_open_episodes()
         self.full = self.full or self.pos + n_rows >= self.buffer_size
         self.pos = (self.pos + n_rows) % self.buffer_size
+        self.forget_open_episodes()  # a column's share may end within an episode
 
 
 class BCReplayBuffer(_BCColumns):

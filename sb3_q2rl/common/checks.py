@@ -70,10 +70,14 @@ def update_schedule(model: OfflineToOnlineSAC) -> None:
 
 
 def buffer_options(model: OfflineToOnlineSAC) -> None:
-    """:raises ValueError: options of SAC that would be ignored"""
-    if model.n_steps != 1:
+    """:raises ValueError: options of SAC that make no sense, or would be ignored"""
+    if model.n_steps < 1:
+        raise ValueError(f"`n_steps`={model.n_steps}: a TD target sums at least 1 reward before it bootstraps.")
+    buffer = model.replay_buffer_class
+    if model.n_steps > 1 and buffer is not None and issubclass(buffer, HerReplayBuffer):
         raise ValueError(
-            f"`n_steps`={model.n_steps}: n-step returns are not supported by {type(model).__name__}, use 1."
+            f"`n_steps`={model.n_steps} with a `replay_buffer_class` that relabels goals in hindsight: the rewards of "
+            "several steps would have to be computed again for the new goal. Use `n_steps=1`, or no HER."
         )
     if model.optimize_memory_usage:
         raise ValueError(

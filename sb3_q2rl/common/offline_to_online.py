@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,7 +47,7 @@ class OfflineToOnlineSAC(ActingSAC):
     :param n_target_critics: The TD target is the minimum over so many randomly drawn target critics (REDQ)
     :param truncation_tail: What Monte-Carlo returns assume after a time limit, see :func:`monte_carlo_returns`
     :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
-    :param sac_kwargs: As in SAC
+    :param sac_kwargs: As in SAC; ``n_steps``: rewards that a TD target sums before it bootstraps
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -116,7 +117,9 @@ class OfflineToOnlineSAC(ActingSAC):
         if self.env is not None:
             self._vec_normalize_env = unwrap_vec_normalize(self.env)
         checks.no_reward_normalization(self._vec_normalize_env)
-        super()._setup_model()
+        with warnings.catch_warnings():  # SB3 takes other buffers than its own to have no n-step returns
+            warnings.filterwarnings("ignore", message="`n_steps=")
+            super()._setup_model()
         if self.verbose > 0:
             gigabytes = self.replay_buffer.bytes_when_full() / 1e9
             print(f"Replay buffer: {gigabytes:.2g} GB once its {self.buffer_size:,} transitions are filled")
@@ -149,6 +152,7 @@ class OfflineToOnlineSAC(ActingSAC):
             **self.replay_buffer_kwargs,
             "gamma": self.gamma,
             "truncation_tail": self.truncation_tail,
+            "n_steps": self.n_steps,
         }
 
     def _setup_bc_policy(self) -> None:
@@ -231,13 +235,18 @@ class OfflineToOnlineSAC(ActingSAC):
         return self.actor.action_log_prob(batch.next_observations)
 
     def _td_target(self, batch: BCSamples) -> th.Tensor:
-        """y = r + gamma (1 - d) (min over a random subset of target critics of Q(s', a') - ent_coef log pi(a'|s'))"""
+        """
+        y = r + gamma (1 - d) (min over a random subset of target critics of Q(s', a') - ent_coef log pi(a'|s'))
+
+        With n-step returns r is their sum, and gamma^n stands before the value of the state n steps on.
+        """
         with th.no_grad():
             next_actions, next_log_prob = self._next_actions(batch)
             members = th.randperm(self.critic.n_critics, device=self.device)[: self.n_target_critics]
             next_q = self.critic_target(batch.next_observations, next_actions, members).amin(dim=0)
             next_q = next_q - self._entropy_coef() * next_log_prob
-            return batch.rewards.squeeze(1) + (1 - batch.dones.squeeze(1)) * self.gamma * next_q
+            discounts = self.gamma if batch.discounts is None else batch.discounts.squeeze(1)
+            return batch.rewards.squeeze(1) + (1 - batch.dones.squeeze(1)) * discounts * next_q
 
     def _critic_loss(self, batch: BCSamples) -> th.Tensor:
         """The mean squared TD error, summed over the critics."""

@@ -218,7 +218,7 @@ def test_options(options, message):
         small_model(**options)
 
 
-@pytest.mark.parametrize("options", [{"n_steps": 3}, {"optimize_memory_usage": True}])
+@pytest.mark.parametrize("options", [{"optimize_memory_usage": True}])
 def test_options_of_sac_that_would_be_ignored(tmp_path, options):
     (name,) = options
     with pytest.raises(ValueError, match=f"`{name}[`=]"):
