@@ -1,0 +1,119 @@
+"""An offline phase before the online one: gradient steps on demonstrations alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import configure_logger
+from tqdm import tqdm
+
+from sb3_q2rl.baselines.mixed_batches import MixedBatchSAC
+from sb3_q2rl.common import checks
+from sb3_q2rl.common.buffers import BCSamples
+from sb3_q2rl.data import Demonstrations
+
+SelfPretrainedSAC = TypeVar("SelfPretrainedSAC", bound="PretrainedSAC")
+
+
+class PretrainedSAC(MixedBatchSAC):
+    """
+    Adds ``pretrain``. A saved model knows that it was pre-trained (``is_pretrained``). ``learn`` begins with the
+    offline phase where that is still to come, so that a call from rl-zoo3 needs nothing else.
+
+    :param args: See :class:`MixedBatchSAC`
+    :param pretrain_steps: Gradient steps of the offline phase
+    :param kwargs: See :class:`MixedBatchSAC`
+    :raises ValueError: a negative number of steps
+    """
+
+    def __init__(self, *args: Any, pretrain_steps: int = 20_000, _init_setup_model: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, _init_setup_model=False, **kwargs)
+        self.pretrain_steps = pretrain_steps
+        self.is_pretrained = False
+        self._is_pretraining = False
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        if self.pretrain_steps < 0:
+            raise ValueError(f"`pretrain_steps` is {self.pretrain_steps}; use 0 for none, or a positive number.")
+        super()._setup_model()
+
+    def pretrain(
+        self: SelfPretrainedSAC,
+        demonstrations: Demonstrations | str | Path | None = None,
+        steps: int | None = None,
+        progress_bar: bool = False,
+        log_interval: int = 1_000,
+    ) -> SelfPretrainedSAC:
+        """
+        The offline phase. One step is one critic step and one actor step on a batch of the critics' minibatch size.
+
+        :param demonstrations: Demonstrations, a file, or a name; those of the constructor if left out
+        :param steps: Gradient steps; ``pretrain_steps`` if left out
+        :param progress_bar: Show one
+        :param log_interval: Write the means of the losses every so many steps
+        :raises ValueError: there are no demonstrations, fewer than one step, or observations that are still being
+            normalised
+        """
+        steps = self.pretrain_steps if steps is None else steps
+        if steps < 1:
+            raise ValueError(f"`steps` is {steps}; pretrain() needs at least one.")
+        if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
+            raise ValueError(
+                "VecNormalize has seen no observation before the offline phase, and would change their scale after it. "
+                "Use VecNormalize(env, norm_obs=False), or none: the demonstrations give the scale of observations."
+            )
+        if demonstrations is not None:
+            if not isinstance(demonstrations, Demonstrations):
+                demonstrations = self._load_demonstrations(demonstrations)
+            self.demonstrations = demonstrations
+            checks.demonstrations_fit(self)
+            self._keep_apart(demonstrations)
+        if self.replay_buffer.offline is None:
+            raise ValueError(
+                "`demonstrations` are missing: pass some to pretrain() or to the constructor. A loaded model finds its "
+                "own with load_replay_buffer()."
+            )
+        self._pretrain(steps, progress_bar, log_interval)
+        self.is_pretrained = True
+        return self
+
+    def _pretrain(self, steps: int, progress_bar: bool, log_interval: int) -> None:
+        if not self._custom_logger:
+            self._logger = configure_logger(self.verbose, self.tensorboard_log, f"{type(self).__name__}_pretrain", True)
+        policy_delay, batch_size = self.policy_delay, self.batch_size // self.policy_delay
+        self._is_pretraining, self.policy_delay = True, 1
+        try:
+            for step in tqdm(range(1, steps + 1), desc="offline phase", disable=not progress_bar):
+                self.train(1, batch_size)
+                if step % log_interval == 0 or step == steps:
+                    for name, (total, count) in self._sums.items():
+                        self.logger.record(name, float(total) / count)
+                    self._sums.clear()
+                    self.logger.record("pretrain/steps", step)
+                    self.logger.dump(step)
+        finally:
+            self._is_pretraining, self.policy_delay = False, policy_delay
+
+    def _sample_batch(self, batch_size: int) -> BCSamples:
+        if not self._is_pretraining:
+            return super()._sample_batch(batch_size)
+        return self._shifted(self.replay_buffer.sample_mixed(batch_size, offline_ratio=1.0))
+
+    def learn(
+        self: SelfPretrainedSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPretrainedSAC:
+        """As in SB3. The offline phase, where it is still to come, is no part of ``total_timesteps``."""
+        if not self.is_pretrained and self.pretrain_steps > 0 and self.replay_buffer.offline is not None:
+            self.pretrain(progress_bar=progress_bar)
+        tb_log_name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
