@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch as th
 
 from sb3_q2rl.baselines.cql import CQL
@@ -16,15 +14,8 @@ class CalQL(CQL):
     online learning starts with unlearning that. Here the policy's actions are not pushed below the Monte-Carlo return
     from the same state, the value of the policy that recorded the data (equation 5.1).
 
-    The defaults are those of the authors' code (https://github.com/nakamotoo/Cal-QL): CQL's, and ``max_target_backup``.
-
-    :param args: See :class:`CQL`
-    :param max_target_backup: See :class:`CQL`
-    :param kwargs: See :class:`CQL`
+    The arguments and defaults are CQL's, which are those of the authors' code (https://github.com/nakamotoo/Cal-QL).
     """
-
-    def __init__(self, *args: Any, max_target_backup: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, max_target_backup=max_target_backup, **kwargs)
 
     def _calibrated(self, q_values: th.Tensor, batch: BCSamples) -> th.Tensor:
         """max(Q(s, a), G(s)) for the actions of the policy; those of the uniform distribution stay as they are."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_q2rl.baselines.pretraining import PretrainedSAC
 from sb3_q2rl.common.buffers import BCSamples
+from sb3_q2rl.common.returns import TruncationTail
+from sb3_q2rl.data import Demonstrations
 
 
 class CQL(PretrainedSAC):
@@ -17,39 +23,119 @@ class CQL(PretrainedSAC):
     Conservative Q-learning for offline reinforcement learning (https://arxiv.org/abs/2006.04779): CQL(H) of its
     equation 4, on SAC. ``pretrain`` learns from the demonstrations alone, ``learn`` goes on with batches mixed of both.
 
-    The defaults: ``cql_alpha`` 5, 10 actions of each kind, two critics without layer normalisation, no entropy in the
-    TD target and learning rates of 3e-4 (critics) and 1e-4 (actor) are those of the code that was published with Cal-QL
-    (https://github.com/nakamotoo/Cal-QL), which has the weight at 1 for Adroit, and 20,000 offline steps and batches
-    mixed half and half there. The Lagrange variant, with a threshold in the place of ``cql_alpha``, is not in here:
-    Cal-QL's and WSRL's authors compare with a fixed weight.
+    The defaults are those of the code that was published with Cal-QL (https://github.com/nakamotoo/Cal-QL), where CQL
+    is the rival: weight 5 (1 for Adroit), 10 actions of each kind, the best of 10 next actions in the TD target and no
+    entropy there, two critics without layer normalisation, learning rates of 3e-4 and of 1e-4 for the actor, 20,000
+    offline steps and batches mixed half and half (both for Adroit). The Lagrange variant, with a threshold in the place
+    of the weight, is not in here: Cal-QL's authors run Adroit with a fixed weight.
 
-    :param args: See :class:`PretrainedSAC`
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
+        space decides, and the first argument is then the environment
+    :param env: The environment, or its registered id
+    :param demonstrations: The offline data: Demonstrations, a file of them, or the name of a shipped data set
+    :param pretrain_steps: Gradient steps of the offline phase
+    :param offline_ratio: Part of an online batch that is offline data, in [0, 1]
     :param cql_alpha: Weight of the conservative term
     :param n_action_samples: Uniform actions, actions of pi(s) and actions of pi(s') in the logsumexp: so many of each
     :param max_target_backup: Bootstrap on the best of ``n_action_samples`` next actions instead of on one
-    :param actor_learning_rate: The actor's
-    :param policy_kwargs: See :class:`EnsembleSACPolicy`
-    :param kwargs: See :class:`PretrainedSAC`
-    :raises ValueError: no action sample, a negative weight, or gSDE, whose actions are not independent samples
+    :param learning_rate: Of the critics and the entropy coefficient
+    :param actor_learning_rate: Of the actor; ``None``: the same
+    :param buffer_size: Online transitions to keep; memory is taken as they come
+    :param learning_starts: Environment steps before the first online update
+    :param batch_size: Transitions of one update, cut in ``policy_delay`` minibatches
+    :param tau: Target critics' update coefficient
+    :param gamma: Discount factor
+    :param n_steps: Rewards that a TD target sums before it bootstraps
+    :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
+    :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
+    :param policy_delay: Critic steps for each actor step; the batch is split among them
+    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics
+    :param truncation_tail: What a return assumes after a time limit: ``"repeat_last"`` reward for ever, or ``"zero"``
+    :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
+    :param ent_coef: Entropy coefficient of the actor's loss; ``"auto"``: learnt
+    :param target_entropy: See SAC
+    :param action_noise: Added to the action while learning
+    :param replay_buffer_class: A class derived from :class:`MixedReplayBuffer` or :class:`MixedDictReplayBuffer`
+    :param replay_buffer_kwargs: Its arguments
+    :param stats_window_size: Episodes that the logged means are taken over
+    :param tensorboard_log: Where to log
+    :param policy_kwargs: ``n_critics``, ``net_arch``, ``layer_norm``, ..., see :class:`EnsembleSACPolicy`
+    :param verbose: 0 nothing, 1 info, 2 debug
+    :param seed: Of all random generators
+    :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: Build the networks at once
+    :raises ValueError: no action sample, or a negative weight
     """
 
     def __init__(
         self,
-        *args: Any,
+        policy: str | type[BasePolicy] | GymEnv | None = None,
+        env: GymEnv | str | None = None,
+        demonstrations: Demonstrations | str | Path | None = None,
+        pretrain_steps: int = 20_000,
+        offline_ratio: float = 0.5,
         cql_alpha: float = 5.0,
         n_action_samples: int = 10,
-        max_target_backup: bool = False,
+        max_target_backup: bool = True,
+        learning_rate: float | Schedule = 3e-4,
         actor_learning_rate: float | Schedule | None = 1e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        n_steps: int = 1,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        policy_delay: int = 1,
+        n_target_critics: int = 2,
+        truncation_tail: TruncationTail = "repeat_last",
+        image_shift: int = 4,
+        ent_coef: str | float = "auto",
+        target_entropy: str | float = "auto",
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
         _init_setup_model: bool = True,
-        **kwargs: Any,
     ) -> None:
         super().__init__(
-            *args,
+            policy,
+            env,
+            demonstrations=demonstrations,
+            pretrain_steps=pretrain_steps,
+            offline_ratio=offline_ratio,
             actor_learning_rate=actor_learning_rate,
+            policy_delay=policy_delay,
+            n_target_critics=n_target_critics,
+            truncation_tail=truncation_tail,
+            image_shift=image_shift,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            n_steps=n_steps,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            ent_coef=ent_coef,
+            target_entropy=target_entropy,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
             policy_kwargs={"n_critics": 2, "layer_norm": False, **(policy_kwargs or {})},
+            verbose=verbose,
+            seed=seed,
+            device=device,
             _init_setup_model=False,
-            **kwargs,
         )
         self.cql_alpha = cql_alpha
         self.n_action_samples = n_action_samples
@@ -62,11 +148,6 @@ class CQL(PretrainedSAC):
             raise ValueError(f"`n_action_samples` is {self.n_action_samples}; the logsumexp needs at least one action.")
         if self.cql_alpha < 0:
             raise ValueError(f"`cql_alpha` is {self.cql_alpha}; a negative weight would reward unseen actions.")
-        if self.use_sde:
-            raise ValueError(
-                "`use_sde=True` gives a state one and the same action until its noise is drawn again, but the "
-                "logsumexp needs independent samples. Use `use_sde=False`."
-            )
         super()._setup_model()
 
     def _critic_loss(self, batch: BCSamples) -> th.Tensor:

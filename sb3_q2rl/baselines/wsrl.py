@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_q2rl.baselines.cal_ql import CalQL
 from sb3_q2rl.baselines.mixed_batches import MixedBatchSAC
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.common.returns import TruncationTail
+from sb3_q2rl.data import Demonstrations
 
 OfflineLoss = Literal["cal_ql", "cql", "td"]
 
@@ -27,37 +34,116 @@ class WSRL(CalQL):
     transitions and one actor update of all 1,024 a step, 20,000 offline steps (Adroit). The rest is as in Cal-QL, and
     no entropy is in the TD target online either. Their actor has layer normalisation, too; ours has not.
 
-    :param args: See :class:`CalQL`
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
+        space decides, and the first argument is then the environment
+    :param env: The environment, or its registered id
+    :param demonstrations: The offline data: Demonstrations, a file of them, or the name of a shipped data set
+    :param pretrain_steps: Gradient steps of the offline phase
     :param warmup_steps: Environment steps of the frozen policy, of all environments together
     :param offline_loss: The critics' in the offline phase: ``"cal_ql"``, ``"cql"``, or ``"td"`` for neither term
+    :param cql_alpha: See :class:`CQL`; offline only, as the next two
+    :param n_action_samples: See :class:`CQL`
+    :param max_target_backup: See :class:`CQL`
+    :param learning_rate: Of the critics and the entropy coefficient
+    :param actor_learning_rate: Of the actor; ``None``: the same
+    :param buffer_size: Online transitions to keep; memory is taken as they come
     :param batch_size: Transitions of one update, cut in ``policy_delay`` minibatches
-    :param gradient_steps: Critic steps of one update
-    :param policy_delay: Critic steps for each actor step
-    :param policy_kwargs: See :class:`EnsembleSACPolicy`
-    :param kwargs: See :class:`CalQL`
-    :raises ValueError: an unknown loss, a negative warm-up, or a part of offline data in the online batches
+    :param tau: Target critics' update coefficient
+    :param gamma: Discount factor
+    :param n_steps: Rewards that a TD target sums before it bootstraps
+    :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
+    :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
+    :param policy_delay: Critic steps for each actor step; the batch is split among them
+    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics
+    :param truncation_tail: What a return assumes after a time limit: ``"repeat_last"`` reward for ever, or ``"zero"``
+    :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
+    :param ent_coef: Entropy coefficient of the actor's loss; ``"auto"``: learnt
+    :param target_entropy: See SAC
+    :param action_noise: Added to the action while learning
+    :param replay_buffer_class: A class derived from :class:`MixedReplayBuffer` or :class:`MixedDictReplayBuffer`
+    :param replay_buffer_kwargs: Its arguments
+    :param stats_window_size: Episodes that the logged means are taken over
+    :param tensorboard_log: Where to log
+    :param policy_kwargs: ``n_critics``, ``net_arch``, ``layer_norm``, ..., see :class:`EnsembleSACPolicy`
+    :param verbose: 0 nothing, 1 info, 2 debug
+    :param seed: Of all random generators
+    :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: Build the networks at once
+    :raises ValueError: an unknown loss, or a negative warm-up
     """
 
     def __init__(
         self,
-        *args: Any,
+        policy: str | type[BasePolicy] | GymEnv | None = None,
+        env: GymEnv | str | None = None,
+        demonstrations: Demonstrations | str | Path | None = None,
+        pretrain_steps: int = 20_000,
         warmup_steps: int = 5_000,
         offline_loss: OfflineLoss = "cal_ql",
+        cql_alpha: float = 5.0,
+        n_action_samples: int = 10,
+        max_target_backup: bool = True,
+        learning_rate: float | Schedule = 3e-4,
+        actor_learning_rate: float | Schedule | None = 1e-4,
+        buffer_size: int = 1_000_000,
         batch_size: int = 1_024,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        n_steps: int = 1,
+        train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 4,
         policy_delay: int = 4,
+        n_target_critics: int = 2,
+        truncation_tail: TruncationTail = "repeat_last",
+        image_shift: int = 4,
+        ent_coef: str | float = "auto",
+        target_entropy: str | float = "auto",
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
         _init_setup_model: bool = True,
-        **kwargs: Any,
     ) -> None:
         super().__init__(
-            *args,
+            policy,
+            env,
+            demonstrations=demonstrations,
+            pretrain_steps=pretrain_steps,
+            offline_ratio=0.0,
+            cql_alpha=cql_alpha,
+            n_action_samples=n_action_samples,
+            max_target_backup=max_target_backup,
+            learning_rate=learning_rate,
+            actor_learning_rate=actor_learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=0,
             batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            n_steps=n_steps,
+            train_freq=train_freq,
             gradient_steps=gradient_steps,
             policy_delay=policy_delay,
+            n_target_critics=n_target_critics,
+            truncation_tail=truncation_tail,
+            image_shift=image_shift,
+            ent_coef=ent_coef,
+            target_entropy=target_entropy,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
             policy_kwargs={"n_critics": 10, "layer_norm": True, **(policy_kwargs or {})},
+            verbose=verbose,
+            seed=seed,
+            device=device,
             _init_setup_model=False,
-            **{"offline_ratio": 0.0, "learning_starts": 0, **kwargs},  # the warm-up takes the place of the latter
         )
         self.warmup_steps = warmup_steps
         self.offline_loss = offline_loss
@@ -70,11 +156,6 @@ class WSRL(CalQL):
             raise ValueError(f"`offline_loss` is {self.offline_loss!r}, expected one of {get_args(OfflineLoss)}.")
         if self.warmup_steps < 0:
             raise ValueError(f"`warmup_steps` is {self.warmup_steps}; use 0 for none, or a positive number.")
-        if self.offline_ratio != 0:
-            raise ValueError(
-                f"`offline_ratio` is {self.offline_ratio}, but WSRL learns online without offline data. Leave it out, "
-                "or use CalQL."
-            )
         super()._setup_model()
 
     def _pretrain(self, *args: Any) -> None:

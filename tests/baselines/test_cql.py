@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
-from worlds import WalkHome, reach
+from worlds import reach
 
 from sb3_q2rl import Demonstrations
 from sb3_q2rl.baselines.cal_ql import CalQL
@@ -414,13 +414,11 @@ def test_offline_losses_of_wsrl():
     [
         (CQL, {"n_action_samples": 0}, "`n_action_samples` is 0"),
         (CQL, {"cql_alpha": -1.0}, "`cql_alpha` is -1.0"),
-        (CQL, {"use_sde": True}, "`use_sde=True`"),
         (CQL, {"offline_ratio": 1.5}, "`offline_ratio` is 1.5"),
         (CQL, {"pretrain_steps": -1}, "`pretrain_steps` is -1"),
         (CQL, {"replay_buffer_class": HerReplayBuffer}, "`replay_buffer_class`=HerReplayBuffer"),
         (WSRL, {"warmup_steps": -1}, "`warmup_steps` is -1"),
         (WSRL, {"offline_loss": "iql"}, "`offline_loss` is 'iql'"),
-        (WSRL, {"offline_ratio": 0.5}, "`offline_ratio` is 0.5"),
     ],
 )
 def test_errors_teach(algorithm, options, message):
@@ -439,11 +437,3 @@ def test_pretrain_errors_teach():
     normalised = small(CQL, VecNormalize(reach(), norm_reward=False))
     with pytest.raises(ValueError, match="VecNormalize"):
         normalised.pretrain()
-
-
-def test_a_bc_policy_may_be_given_and_is_not_asked():
-    model = small(CQL, bc_policy=WalkHome(skill=-1.0))
-    model.learn(20)
-    obs = np.array([[0.5, -0.5]], np.float32)
-    expected = model.actor(th.as_tensor(obs), deterministic=True).detach().numpy() * 2
-    np.testing.assert_allclose(model.predict(obs, deterministic=True)[0], expected, atol=1e-6)
