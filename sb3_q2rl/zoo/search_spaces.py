@@ -52,3 +52,51 @@ def convert_qgated_sac(sampled: dict[str, Any]) -> dict[str, Any]:
     net_arch = list(NET_ARCHS[kwargs.pop("net_arch")])
     kwargs["policy_kwargs"] = {"net_arch": net_arch, "n_critics": kwargs.pop("n_critics")}
     return kwargs
+
+
+def sample_cql(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param trial: asked for one value of every parameter
+    :param n_actions: unused, part of rl_zoo3's interface
+    :param n_envs: unused, part of rl_zoo3's interface
+    :param additional_args: unused, part of rl_zoo3's interface
+    :return: keyword arguments of ``CQL`` and ``CalQL``
+    """
+    offline_ratio = trial.suggest_categorical("offline_ratio", [0.25, 0.5])
+    return convert_cql({"offline_ratio": offline_ratio, **_conservative(trial)})
+
+
+def sample_wsrl(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param trial: asked for one value of every parameter
+    :param n_actions: unused, part of rl_zoo3's interface
+    :param n_envs: unused, part of rl_zoo3's interface
+    :param additional_args: unused, part of rl_zoo3's interface
+    :return: keyword arguments of ``WSRL``
+    """
+    warmup_steps = trial.suggest_categorical("warmup_steps", [2_000, 5_000, 10_000])
+    return convert_cql({"warmup_steps": warmup_steps, **_conservative(trial)})
+
+
+def _conservative(trial: optuna.Trial) -> dict[str, Any]:
+    """What all three conservative algorithms share."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
+        "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.003, 0.03, log=True),
+        "tau": trial.suggest_float("tau", 0.002, 0.02, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", [128, 256, 512]),
+        "updates_per_step": trial.suggest_categorical("updates_per_step", [1, 2, 4]),
+        "net_arch": trial.suggest_categorical("net_arch", list(NET_ARCHS)),
+        "n_critics": trial.suggest_categorical("n_critics", [2, 5, 10]),
+        "cql_alpha": trial.suggest_float("cql_alpha", 0.1, 10.0, log=True),
+        "pretrain_steps": trial.suggest_categorical("pretrain_steps", [10_000, 20_000, 50_000]),
+    }
+
+
+def convert_cql(sampled: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param sampled: a trial's parameters, named as those of ``QGatedSAC`` where they are the same
+    :return: keyword arguments of ``CQL``, ``CalQL`` and ``WSRL``
+    """
+    return convert_qgated_sac(sampled)
