@@ -274,12 +274,14 @@ class _BCColumns(ReplayBuffer):
                 "Raise `buffer_size`."
             )
 
-    def add_demonstrations(self, demonstrations: Demonstrations) -> None:
+    def add_demonstrations(self, demonstrations: Demonstrations, bc_actions: np.ndarray | None = None) -> None:
         """
-        Append demonstrations; the BC action stored beside each is the demonstrated one. Episodes stay in order, each
-        environment's column takes an equal share of the steps (a few are repeated where they do not divide).
+        Append demonstrations; the BC action stored beside each is by default the demonstrated one. Episodes stay in
+        order, each environment's column takes an equal share of the steps (a few are repeated where they do not
+        divide).
 
         :param demonstrations: Episodes whose observations have this buffer's shape
+        :param bc_actions: (n, action_dim) what the BC policy would have done instead
         :raises ValueError: there are more of them than the buffer may hold
         """
         self.check_room_for(demonstrations)
@@ -298,7 +300,7 @@ class _BCColumns(ReplayBuffer):
         write(self.observations, demonstrations.observations)
         write(self.next_observations, demonstrations.next_observations)
         write(self.actions, demonstrations.actions)
-        write(self.bc_actions, demonstrations.actions)
+        write(self.bc_actions, demonstrations.actions if bc_actions is None else bc_actions)
         write(self.rewards, demonstrations.rewards)
         write(self.dones, demonstrations.terminated | demonstrations.truncated)
         write(self.timeouts, demonstrations.truncated & ~demonstrations.terminated)
