@@ -10,9 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 import sb3_q2rl.envs  # noqa: F401  registers the environment ids
 from sb3_q2rl import zoo_configs
-from sb3_q2rl.baselines.cal_ql import CalQL
-from sb3_q2rl.baselines.cql import CQL
-from sb3_q2rl.baselines.wsrl import WSRL
+from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.zoo import search_spaces
 
@@ -28,14 +26,16 @@ class ZooAlgorithm(NamedTuple):
 
     algorithm: type[BaseAlgorithm]
     sample: Callable[..., dict[str, Any]]
-    convert: Callable[[dict[str, Any]], dict[str, Any]]
+    convert: Callable[[dict[str, Any]], dict[str, Any]] = search_spaces.convert
 
 
 ALGORITHMS = {
-    "qgated_sac": ZooAlgorithm(QGatedSAC, search_spaces.sample_qgated_sac, search_spaces.convert_qgated_sac),
-    "cql": ZooAlgorithm(CQL, search_spaces.sample_cql, search_spaces.convert_cql),
-    "cal_ql": ZooAlgorithm(CalQL, search_spaces.sample_cql, search_spaces.convert_cql),
-    "wsrl": ZooAlgorithm(WSRL, search_spaces.sample_wsrl, search_spaces.convert_cql),
+    "qgated_sac": ZooAlgorithm(QGatedSAC, search_spaces.sample_qgated_sac),
+    "ibrl": ZooAlgorithm(IBRL, search_spaces.sample_ibrl),
+    "rlpd": ZooAlgorithm(RLPD, search_spaces.sample_rlpd),
+    "cql": ZooAlgorithm(CQL, search_spaces.sample_cql),
+    "cal_ql": ZooAlgorithm(CalQL, search_spaces.sample_cql),
+    "wsrl": ZooAlgorithm(WSRL, search_spaces.sample_wsrl),
 }
 
 

@@ -15,21 +15,14 @@ def sample_qgated_sac(
 ) -> dict[str, Any]:
     """
     :param trial: asked for one value of every parameter
-    :param n_actions: unused, part of rl_zoo3's interface
-    :param n_envs: unused, part of rl_zoo3's interface
-    :param additional_args: unused, part of rl_zoo3's interface
+    :param n_actions: unused, part of rl_zoo3's interface, as in all samplers
+    :param n_envs: unused
+    :param additional_args: unused
     :return: keyword arguments of ``QGatedSAC``
     """
-    return convert_qgated_sac(
+    return convert(
         {
-            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
-            "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
-            "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.003, 0.03, log=True),
-            "tau": trial.suggest_float("tau", 0.002, 0.02, log=True),
-            "batch_size": trial.suggest_categorical("batch_size", [128, 256, 512]),
-            "updates_per_step": trial.suggest_categorical("updates_per_step", [1, 2, 4]),
-            "net_arch": trial.suggest_categorical("net_arch", list(NET_ARCHS)),
-            "n_critics": trial.suggest_categorical("n_critics", [2, 5, 10]),
+            **_shared(trial),
             # The method's own: how far to trust BC, on which scale, from how many of its episodes
             "bc_loss_weight": trial.suggest_float("bc_loss_weight", 0.05, 0.5),
             "bc_temperature": trial.suggest_float("bc_temperature", 0.1, 10.0, log=True),
@@ -40,46 +33,46 @@ def sample_qgated_sac(
     )
 
 
-def convert_qgated_sac(sampled: dict[str, Any]) -> dict[str, Any]:
+def sample_rlpd(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
-    :param sampled: a trial's parameters
-    :return: keyword arguments of ``QGatedSAC``
+    :return: keyword arguments of ``RLPD``
     """
-    kwargs = dict(sampled)
-    kwargs["gamma"] = 1.0 - kwargs.pop("one_minus_gamma")
-    # As in the paper: the critics learn several times an environment step, the actor once
-    kwargs["gradient_steps"] = kwargs["policy_delay"] = kwargs.pop("updates_per_step")
-    net_arch = list(NET_ARCHS[kwargs.pop("net_arch")])
-    kwargs["policy_kwargs"] = {"net_arch": net_arch, "n_critics": kwargs.pop("n_critics")}
-    return kwargs
+    entropy_backup = trial.suggest_categorical("entropy_backup", [True, False])
+    return convert({"entropy_backup": entropy_backup, **_shared(trial)})
+
+
+def sample_ibrl(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    :return: keyword arguments of ``IBRL``
+    """
+    return convert(
+        {
+            **_shared(trial),
+            "n_bc_episodes": trial.suggest_categorical("n_bc_episodes", [25, 50, 100]),
+            "n_steps": trial.suggest_categorical("n_steps", [1, 3, 5]),
+            "exploration_std": trial.suggest_float("exploration_std", 0.05, 0.3),
+        }
+    )
 
 
 def sample_cql(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
-    :param trial: asked for one value of every parameter
-    :param n_actions: unused, part of rl_zoo3's interface
-    :param n_envs: unused, part of rl_zoo3's interface
-    :param additional_args: unused, part of rl_zoo3's interface
     :return: keyword arguments of ``CQL`` and ``CalQL``
     """
     offline_ratio = trial.suggest_categorical("offline_ratio", [0.25, 0.5])
-    return convert_cql({"offline_ratio": offline_ratio, **_conservative(trial)})
+    return convert({"offline_ratio": offline_ratio, **_shared(trial), **_conservative(trial)})
 
 
 def sample_wsrl(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
-    :param trial: asked for one value of every parameter
-    :param n_actions: unused, part of rl_zoo3's interface
-    :param n_envs: unused, part of rl_zoo3's interface
-    :param additional_args: unused, part of rl_zoo3's interface
     :return: keyword arguments of ``WSRL``
     """
     warmup_steps = trial.suggest_categorical("warmup_steps", [2_000, 5_000, 10_000])
-    return convert_cql({"warmup_steps": warmup_steps, **_conservative(trial)})
+    return convert({"warmup_steps": warmup_steps, **_shared(trial), **_conservative(trial)})
 
 
-def _conservative(trial: optuna.Trial) -> dict[str, Any]:
-    """What all three conservative algorithms share."""
+def _shared(trial: optuna.Trial) -> dict[str, Any]:
+    """What every algorithm has: the same ranges for all, or a comparison of tuned ones would not be fair."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
         "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
@@ -89,14 +82,26 @@ def _conservative(trial: optuna.Trial) -> dict[str, Any]:
         "updates_per_step": trial.suggest_categorical("updates_per_step", [1, 2, 4]),
         "net_arch": trial.suggest_categorical("net_arch", list(NET_ARCHS)),
         "n_critics": trial.suggest_categorical("n_critics", [2, 5, 10]),
+    }
+
+
+def _conservative(trial: optuna.Trial) -> dict[str, Any]:
+    """What the algorithms with an offline phase have."""
+    return {
         "cql_alpha": trial.suggest_float("cql_alpha", 0.1, 10.0, log=True),
         "pretrain_steps": trial.suggest_categorical("pretrain_steps", [10_000, 20_000, 50_000]),
     }
 
 
-def convert_cql(sampled: dict[str, Any]) -> dict[str, Any]:
+def convert(sampled: dict[str, Any]) -> dict[str, Any]:
     """
-    :param sampled: a trial's parameters, named as those of ``QGatedSAC`` where they are the same
-    :return: keyword arguments of ``CQL``, ``CalQL`` and ``WSRL``
+    :param sampled: a trial's parameters
+    :return: keyword arguments of the algorithm
     """
-    return convert_qgated_sac(sampled)
+    kwargs = dict(sampled)
+    kwargs["gamma"] = 1.0 - kwargs.pop("one_minus_gamma")
+    # The critics learn several times an environment step, the actor once
+    kwargs["gradient_steps"] = kwargs["policy_delay"] = kwargs.pop("updates_per_step")
+    net_arch = list(NET_ARCHS[kwargs.pop("net_arch")])
+    kwargs["policy_kwargs"] = {"net_arch": net_arch, "n_critics": kwargs.pop("n_critics")}
+    return kwargs
