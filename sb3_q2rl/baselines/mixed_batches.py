@@ -11,18 +11,16 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_q2rl.baselines.scales import start_on_the_scale_of
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCReplayBuffer, BCSamples, _BCColumns
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.data import Demonstrations
-
-# So many demonstrated observations give a good mean and standard deviation
-N_FOR_STATISTICS = 5_000
 
 
 class _WithOfflineData(_BCColumns):
     """Online data as ever, and offline data in a buffer apart that the online data never overwrites."""
 
-    offline: _BCColumns | None = None
+    offline: MixedReplayBuffer | MixedDictReplayBuffer | None = None
 
     def keep_apart(self, demonstrations: Demonstrations, **kwargs: Any) -> None:
         """
@@ -32,7 +30,17 @@ class _WithOfflineData(_BCColumns):
         size = len(demonstrations)
         offline = type(self)(size, self.observation_space, self.action_space, device=self.device, **kwargs)
         offline.add_demonstrations(demonstrations)
-        self.offline = offline
+        self.offline = offline  # type: ignore[assignment]  # one of the two kinds below
+
+    def show_to(self, normalizer: VecNormalize) -> None:
+        """Let a normaliser take its scale from this data. Before the offline phase it has seen next to nothing."""
+        if not normalizer.norm_obs:
+            return
+        one = not isinstance(normalizer.obs_rms, dict)
+        observations: Any = {"obs": self.observations} if one else self.observations
+        statistics: Any = {"obs": normalizer.obs_rms} if one else normalizer.obs_rms
+        for key, running in statistics.items():
+            running.update(observations[key][: self.size()].reshape(-1, *running.mean.shape))
 
     def sample_mixed(self, batch_size: int, offline_ratio: float, env: VecNormalize | None = None) -> BCSamples:
         """
@@ -121,14 +129,10 @@ class MixedBatchSAC(OfflineToOnlineSAC):
         super()._choose_replay_buffer()
 
     def _keep_apart(self, demonstrations: Demonstrations) -> None:
-        """Put the demonstrations aside; a model that has not learnt yet takes the scale of observations from them."""
         self.replay_buffer.keep_apart(demonstrations, **self.replay_buffer_kwargs)
-        if self._n_updates > 0 or self._vec_normalize_env is not None:
-            return
-        assert self.replay_buffer.offline is not None
-        some = self.replay_buffer.offline.sample(min(len(demonstrations), N_FOR_STATISTICS))
-        for critic in (self.critic, self.critic_target):
-            critic.features_extractor.set_statistics(some.observations)
+        if self._n_updates == 0:
+            assert self.replay_buffer.offline is not None
+            start_on_the_scale_of(self, self.replay_buffer.offline)
 
     def _sample_batch(self, batch_size: int) -> BCSamples:
         return self._shifted(self.replay_buffer.sample_mixed(batch_size, self.offline_ratio, self._vec_normalize_env))

@@ -55,17 +55,11 @@ class PretrainedSAC(MixedBatchSAC):
         :param steps: Gradient steps; ``pretrain_steps`` if left out
         :param progress_bar: Show one
         :param log_interval: Write the means of the losses every so many steps
-        :raises ValueError: there are no demonstrations, fewer than one step, or observations that are still being
-            normalised
+        :raises ValueError: there are no demonstrations, or fewer than one step
         """
         steps = self.pretrain_steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"`steps` is {steps}; pretrain() needs at least one.")
-        if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
-            raise ValueError(
-                "VecNormalize has seen no observation before the offline phase, and would change their scale after it. "
-                "Use VecNormalize(env, norm_obs=False), or none: the demonstrations give the scale of observations."
-            )
         if demonstrations is not None:
             if not isinstance(demonstrations, Demonstrations):
                 demonstrations = self._load_demonstrations(demonstrations)
@@ -77,6 +71,8 @@ class PretrainedSAC(MixedBatchSAC):
                 "`demonstrations` are missing: pass some to pretrain() or to the constructor. A loaded model finds its "
                 "own with load_replay_buffer()."
             )
+        if self._vec_normalize_env is not None and self._vec_normalize_env.training:
+            self.replay_buffer.offline.show_to(self._vec_normalize_env)
         self._pretrain(steps, progress_bar, log_interval)
         self.is_pretrained = True
         return self
@@ -101,7 +97,7 @@ class PretrainedSAC(MixedBatchSAC):
     def _sample_batch(self, batch_size: int) -> BCSamples:
         if not self._is_pretraining:
             return super()._sample_batch(batch_size)
-        return self._shifted(self.replay_buffer.sample_mixed(batch_size, offline_ratio=1.0))
+        return self._shifted(self.replay_buffer.sample_mixed(batch_size, 1.0, self._vec_normalize_env))
 
     def learn(
         self: SelfPretrainedSAC,

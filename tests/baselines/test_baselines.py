@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from worlds import ReachEnv, WalkHome, gaussian, reach
 
 from sb3_q2rl import Demonstrations
-from sb3_q2rl.baselines import IBRL, RLPD
+from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 
 SMALL: dict[str, Any] = {"batch_size": 16, "buffer_size": 3000, "train_freq": 1, "gradient_steps": 1, "policy_delay": 1}
 NETWORKS: dict[str, Any] = {"net_arch": [16], "n_critics": 3}
@@ -65,7 +65,21 @@ def ibrl_with_data(env: Any, **kwargs: Any) -> Any:
     return ibrl(env, **{"demonstrations": demonstrations(kind_of(env)), "softmax_beta": 1.0, **kwargs})
 
 
-ALGORITHMS = [rlpd, ibrl, ibrl_with_data]
+def cql(env: Any, policy_kwargs: dict[str, Any] | None = None, algorithm: type[CQL] = CQL, **kwargs: Any) -> Any:
+    given = {"demonstrations": demonstrations(kind_of(env)), "pretrain_steps": 4, **SMALL, "seed": 0, **kwargs}
+    given = {"n_action_samples": 2, **({} if algorithm is WSRL else {"learning_starts": 10}), **given}
+    return algorithm(env, policy_kwargs={**NETWORKS, **(policy_kwargs or {})}, device="cpu", **given)
+
+
+def cal_ql(env: Any, **kwargs: Any) -> Any:
+    return cql(env, algorithm=CalQL, **kwargs)
+
+
+def wsrl(env: Any, **kwargs: Any) -> Any:
+    return cql(env, algorithm=WSRL, **{"warmup_steps": 30, **kwargs})
+
+
+ALGORITHMS = [rlpd, ibrl, ibrl_with_data, cql, cal_ql, wsrl]
 every_algorithm = pytest.mark.parametrize("make", ALGORITHMS, ids=lambda make: make.__name__)
 
 Make = Callable[..., Any]

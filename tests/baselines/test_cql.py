@@ -278,6 +278,22 @@ def test_pretrain_learns_from_demonstrations_alone_and_logs(algorithm):
     assert all(np.isfinite(values["train/conservative_gap"]) for values in writer.written)
 
 
+def test_a_normalizer_takes_its_scale_from_the_offline_data():
+    env = VecNormalize(reach(n_envs=2), norm_reward=False)
+    model = small(CQL, env, demonstrations=demonstrations(n_episodes=40))
+    seen = []
+    loss = model._critic_loss
+    model._critic_loss = lambda batch: seen.append(batch) or loss(batch)
+    model.pretrain()
+    observations = demonstrations(n_episodes=40).observations
+    np.testing.assert_allclose(env.obs_rms.mean, observations.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(env.obs_rms.var, observations.var(axis=0), rtol=1e-4)
+    batch = seen[0]
+    row = np.flatnonzero((demonstrations(40).actions == batch.actions[0].numpy()).all(axis=1))[0]
+    expected = (observations[row] - observations.mean(axis=0)) / observations.std(axis=0)
+    np.testing.assert_allclose(batch.observations[0], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("algorithm", [CQL, CalQL])
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_online_batches_are_mixed(algorithm, n_envs):
@@ -434,6 +450,3 @@ def test_pretrain_errors_teach():
         model.pretrain(demonstrations(), steps=0)
     with pytest.warns(UserWarning, match="no demonstrations for `offline_ratio`=0.5"):
         model.learn(12)
-    normalised = small(CQL, VecNormalize(reach(), norm_reward=False))
-    with pytest.raises(ValueError, match="VecNormalize"):
-        normalised.pretrain()
