@@ -241,6 +241,9 @@ class _BCColumns(ReplayBuffer):
 
         :return: (batch,) the row of the last reward, the sum R, and gamma^m, which the next value is discounted with
         """
+        if self.n_steps == 1:  # the same, in a fraction of the time
+            rewards = self._normalize_reward(self.rewards[rows, env_indices], env)
+            return rows, rewards, np.full(len(rows), self.gamma, dtype=np.float32)
         columns = env_indices[:, None]
         window = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size  # (batch, n_steps)
         stops = self._is_last(window, columns)

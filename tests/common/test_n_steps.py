@@ -47,7 +47,8 @@ def read(obs: Any, kind: str) -> list[int]:
 def filled(kind: str, n_steps: int, n_rows: int, capacity: int, seed: int = 0) -> tuple[Any, list[list[list[Step]]]]:
     """A buffer of three environments, and each one's episodes; all are reset in mid-episode once."""
     rng = np.random.default_rng(seed)
-    space = {"flat": FLAT, "image": IMAGE, "dict": spaces.Dict({"x": FLAT})}[kind]
+    kinds: dict[str, spaces.Space] = {"flat": FLAT, "image": IMAGE, "dict": spaces.Dict({"x": FLAT})}
+    space = kinds[kind]
     cls = BCDictReplayBuffer if kind == "dict" else BCReplayBuffer
     buffer: Any = cls(capacity * N_ENVS, space, ACTION_SPACE, "cpu", N_ENVS, gamma=GAMMA, n_steps=n_steps)
     numbers = iter(range(10**6))
