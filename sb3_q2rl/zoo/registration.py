@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import sb3_q2rl.envs  # noqa: F401  registers the environment ids
-from sb3_q2rl import zoo_configs
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.zoo import search_spaces
+from sb3_q2rl.zoo_configs import config_path
 
 
 class ZooAlgorithm(NamedTuple):
@@ -47,8 +47,8 @@ def config_path(algo: str, config: str | None) -> str | None:
         (``paper``), and anything else unchanged
     """
     if config is None:
-        return str(zoo_configs.config_path(algo))
-    preset = zoo_configs.config_path(algo, config)
+        return str(config_path(algo))
+    preset = config_path(algo, config)
     return str(preset) if preset.is_file() else config
 
 
