@@ -12,7 +12,7 @@ import sb3_q2rl.envs  # noqa: F401  registers the environment ids
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.zoo import search_spaces
-from sb3_q2rl.zoo_configs import config_path
+from sb3_q2rl.zoo_configs import config_path as shipped_config
 
 
 class ZooAlgorithm(NamedTuple):
@@ -47,8 +47,8 @@ def config_path(algo: str, config: str | None) -> str | None:
         (``paper``), and anything else unchanged
     """
     if config is None:
-        return str(config_path(algo))
-    preset = config_path(algo, config)
+        return str(shipped_config(algo))
+    preset = shipped_config(algo, config)
     return str(preset) if preset.is_file() else config
 
 
