@@ -86,9 +86,7 @@ class PretrainedSAC(MixedBatchSAC):
             for step in tqdm(range(1, steps + 1), desc="offline phase", disable=not progress_bar):
                 self.train(1, batch_size)
                 if step % log_interval == 0 or step == steps:
-                    for name, (total, count) in self._sums.items():
-                        self.logger.record(name, float(total) / count)
-                    self._sums.clear()
+                    self._record_means()
                     self.logger.record("pretrain/steps", step)
                     self.logger.dump(step)
         finally:

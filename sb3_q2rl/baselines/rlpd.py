@@ -180,15 +180,9 @@ class RLPD(OfflineToOnlineSAC):
         actions, log_prob = super()._next_actions(batch)
         return actions, log_prob if self.entropy_backup else th.zeros_like(log_prob)
 
-    def _actor_loss(self, batch: BCSamples) -> th.Tensor:
-        """mean(ent_coef log pi(a|s) - 1/N sum_i Q_i(s, a)), a ~ pi: the mean of the ensemble, not its minimum."""
-        actions, log_prob = self.actor.action_log_prob(batch.observations)
-        ent_coef = self._entropy_coef()  # before its own step, as in SAC
-        if self.ent_coef_optimizer is not None:
-            self._step_entropy_coef(log_prob)
-        q_values = self.critic(batch.observations, actions).mean(dim=0)
-        self._log_mean("train/policy_entropy", -log_prob.detach().mean())
-        return (ent_coef * log_prob - q_values).mean()
+    def _policy_value(self, obs: Any, actions: th.Tensor) -> th.Tensor:
+        """1/N sum_i Q_i(s, a): the actor climbs the mean of the ensemble, not its minimum."""
+        return self.critic(obs, actions).mean(dim=0)
 
     def _excluded_save_params(self) -> list[str]:
         # The demonstrations travel with the model, or it could not go on learning; the buffer is made of them

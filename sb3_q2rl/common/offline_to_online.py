@@ -260,9 +260,13 @@ class OfflineToOnlineSAC(ActingSAC):
         ent_coef = self._entropy_coef()  # before its own step, as in SAC
         if self.ent_coef_optimizer is not None:
             self._step_entropy_coef(log_prob)
-        q_values = self.critic.lowest(batch.observations, actions)
+        q_values = self._policy_value(batch.observations, actions)
         self._log_mean("train/policy_entropy", -log_prob.detach().mean())
         return (ent_coef * log_prob - q_values).mean()
+
+    def _policy_value(self, obs: Any, actions: th.Tensor) -> th.Tensor:
+        """(batch,) what the actor climbs: the lowest of its critics."""
+        return self.critic.lowest(obs, actions)
 
     def _actor_loss(self, batch: BCSamples) -> th.Tensor:
         return self._policy_loss(batch)
@@ -297,10 +301,13 @@ class OfflineToOnlineSAC(ActingSAC):
         total[0] = total[0] + value.detach()
         total[1] += 1
 
-    def dump_logs(self) -> None:
+    def _record_means(self) -> None:
         for name, (total, count) in self._sums.items():
             self.logger.record(name, float(total) / count)
         self._sums.clear()
+
+    def dump_logs(self) -> None:
+        self._record_means()
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
