@@ -1,0 +1,108 @@
+"""What the Franka shall do: each task's limits, its start, and the simulated scene that judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from sb3_q2rl.envs.franka.robot import Command
+
+# The tool points down, its x forward; the fingers open along its y
+TOOL_DOWN_XYZW = (1.0, 0.0, 0.0, 0.0)
+
+
+class Scene(Protocol):
+    """The simulated things around the arm. One object serves one simulator."""
+
+    def build(self, spec: Any) -> None:
+        """
+        :param spec: mujoco.MjSpec with the arm and the table, whose top is z = 0 in the base's frame
+        """
+
+    def place(self, simulator: Any, rng: np.random.Generator) -> Command:
+        """
+        Begin an episode: put the objects where they start.
+
+        :param simulator: the :class:`~sb3_q2rl.envs.franka.arm_model.Simulator`
+        :param rng: of the episode
+        :return: where the arm shall start
+        """
+
+    def observe(self, simulator: Any) -> dict[str, np.ndarray]:
+        """:return: by the names and of the sizes of ``Task.object_sizes``, float64"""
+
+    def is_success(self, simulator: Any) -> bool:
+        """:return: judged by the geometry alone"""
+
+    def is_failure(self, simulator: Any) -> bool:
+        """:return: what was lost cannot be brought back"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    Lengths in the base's frame.
+
+    :param name: as ``FrankaEnv(task=...)`` takes it
+    :param max_episode_steps: at 10 Hz
+    :param workspace_low_m: (3,) corner of the box that the tool centre point may not leave
+    :param workspace_high_m: (3,) the opposite one
+    :param max_tilt_rad: between the tool's z and straight down
+    :param max_yaw_rad: about the vertical, to either side of the start's
+    :param start: where the arm begins, before it is varied
+    :param start_spread_m: (3,) half the box of the starts, uniform
+    :param start_spread_yaw_rad: to either side, uniform
+    :param object_sizes: what the simulator tells of the objects, in this order
+    :param make_scene: the simulated scene, one for each simulator
+    """
+
+    name: str
+    max_episode_steps: int
+    workspace_low_m: tuple[float, float, float]
+    workspace_high_m: tuple[float, float, float]
+    max_tilt_rad: float
+    max_yaw_rad: float
+    start: Command
+    start_spread_m: tuple[float, float, float]
+    start_spread_yaw_rad: float
+    object_sizes: Mapping[str, int]
+    make_scene: Callable[[], Scene]
+
+
+def _peg_scene() -> Scene:
+    from sb3_q2rl.envs.franka.peg_insertion import PegInsertionScene
+
+    return PegInsertionScene()
+
+
+PEG_INSERTION = Task(
+    name="peg_insertion",
+    max_episode_steps=200,
+    workspace_low_m=(0.40, -0.12, 0.06),
+    workspace_high_m=(0.64, 0.12, 0.28),
+    max_tilt_rad=0.25,
+    max_yaw_rad=0.6,
+    # The peg is in the hand, which holds it
+    start=Command(np.array([0.52, 0.0, 0.20]), np.array(TOOL_DOWN_XYZW), gripper_width_m=0.0),
+    start_spread_m=(0.04, 0.04, 0.02),
+    start_spread_yaw_rad=0.2,
+    # of the peg's tip in the hole's frame: position, rotation vector
+    object_sizes={"hole_pos": 3, "peg_to_hole_pos": 3, "peg_to_hole_rot": 3},
+    make_scene=_peg_scene,
+)
+
+TASKS = {task.name: task for task in (PEG_INSERTION,)}
+
+
+def find_task(name: str) -> Task:
+    """
+    :param name: of the task
+    :return: the task
+    :raises ValueError: no such task
+    """
+    if name not in TASKS:
+        raise ValueError(f"`task` {name!r} does not exist. Tasks: {', '.join(map(repr, TASKS))}")
+    return TASKS[name]
