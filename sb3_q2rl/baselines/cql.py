@@ -208,7 +208,7 @@ class CQL(PretrainedSAC):
         features = critic.extract_features(obs, critic.features_extractor)
         k = actions.shape[1]
         x = th.cat([features.repeat_interleave(k, dim=0), actions.flatten(0, 1)], dim=1)
-        return (critic.q_networks(x) * critic.q_std + critic.q_mean).reshape(-1, len(actions), k)
+        return critic.value_of(x).reshape(-1, len(actions), k)
 
     def _calibrated(self, q_values: th.Tensor, batch: BCSamples) -> th.Tensor:
         """

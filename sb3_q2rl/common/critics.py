@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch as th
 import torch.nn.functional as F
@@ -54,13 +55,14 @@ class EnsembleLayerNorm(nn.Module):
 
 class EnsembleMLP(nn.Module):
     """
-    ``n_members`` MLPs with one output each.
+    ``n_members`` MLPs side by side.
 
     :param n_members: Ensemble size
     :param input_dim: Size of the input vector
     :param net_arch: Hidden layer sizes
     :param activation_fn: Activation after every hidden layer
     :param layer_norm: Normalise before every activation. It bounds extrapolation (RLPD, https://arxiv.org/abs/2302.02948)
+    :param n_outputs: Outputs of each member
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class EnsembleMLP(nn.Module):
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.ReLU,
         layer_norm: bool = True,
+        n_outputs: int = 1,
     ) -> None:
         super().__init__()
         self.n_members = n_members
@@ -78,13 +81,13 @@ class EnsembleMLP(nn.Module):
         self.norms = nn.ModuleList(EnsembleLayerNorm(n_members, o) for o in net_arch) if layer_norm else None
         # In place where that is possible: what it overwrites is needed by nobody
         self.activation = nn.ReLU(inplace=True) if activation_fn is nn.ReLU else activation_fn()
-        self.output = EnsembleLinear(n_members, sizes[-1], 1)
+        self.output = EnsembleLinear(n_members, sizes[-1], n_outputs)
 
-    def forward(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+    def outputs(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
         """
         :param x: (batch, input_dim), the same input for every member
         :param members: Indices of the members to evaluate; all of them by default
-        :return: (n_members or len(members), batch)
+        :return: (n_members or len(members), batch, n_outputs)
         """
         n_members = self.n_members if members is None else len(members)
         x = x.expand(n_members, *x.shape)
@@ -93,7 +96,11 @@ class EnsembleMLP(nn.Module):
             if self.norms is not None:
                 x = self.norms[i](x, members)
             x = self.activation(x)
-        return self.output(x, members).squeeze(-1)
+        return self.output(x, members)
+
+    def forward(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """Members of one output: (n_members or len(members), batch), see :meth:`outputs`."""
+        return self.outputs(x, members).squeeze(-1)
 
 
 class EnsembleCritic(BaseModel):
@@ -109,6 +116,7 @@ class EnsembleCritic(BaseModel):
     :param normalize_images: Divide uint8 images by 255
     :param n_critics: Ensemble size
     :param layer_norm: Normalise before every activation
+    :param n_outputs: Of each critic; what they mean is a subclass's to say
     """
 
     features_extractor: StandardizedExtractor
@@ -126,6 +134,7 @@ class EnsembleCritic(BaseModel):
         normalize_images: bool = True,
         n_critics: int = 10,
         layer_norm: bool = True,
+        n_outputs: int = 1,
     ) -> None:
         super().__init__(
             observation_space,
@@ -135,7 +144,7 @@ class EnsembleCritic(BaseModel):
         )
         self.n_critics = n_critics
         self.q_networks = EnsembleMLP(
-            n_critics, features_dim + get_action_dim(action_space), net_arch, activation_fn, layer_norm
+            n_critics, features_dim + get_action_dim(action_space), net_arch, activation_fn, layer_norm, n_outputs
         )
         self.register_buffer("q_mean", th.zeros(()))
         self.register_buffer("q_std", th.ones(()))
@@ -157,8 +166,19 @@ class EnsembleCritic(BaseModel):
         :param members: Indices of the critics to evaluate; all of them by default
         :return: (n_critics or len(members), batch)
         """
-        features = self.extract_features(obs, self.features_extractor)
-        return self.q_networks(th.cat([features, actions], dim=1), members) * self.q_std + self.q_mean
+        return self.value_of(self.inputs(obs, actions), members)
+
+    def inputs(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+        """What the networks read: (batch, features_dim + action_dim)."""
+        return th.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
+
+    def value_of(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param x: (batch, features_dim + action_dim), see :meth:`inputs`
+        :param members: Indices of the critics to evaluate; all of them by default
+        :return: (n_critics or len(members), batch)
+        """
+        return self.q_networks(x, members) * self.q_std + self.q_mean
 
     def lowest(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """
@@ -171,10 +191,35 @@ class EnsembleCritic(BaseModel):
         """
         if actions.is_cuda:
             return self(obs, actions).amin(dim=0)
-        x = th.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
+        x = self.inputs(obs, actions)
         with th.no_grad():
-            winner = self.q_networks(x).argmin(dim=0)
+            winner = self.value_of(x).argmin(dim=0)
         groups = [(winner == k).nonzero().squeeze(1) for k in range(self.n_critics)]
-        values = [self.q_networks(x[rows], th.tensor([k])).squeeze(0) for k, rows in enumerate(groups) if len(rows) > 0]
-        q = th.zeros(len(x), dtype=x.dtype).index_copy(0, th.cat(groups), th.cat(values))
-        return q * self.q_std + self.q_mean
+        values = [self.value_of(x[rows], th.tensor([k])).squeeze(0) for k, rows in enumerate(groups) if len(rows) > 0]
+        return th.zeros(len(x), dtype=x.dtype).index_copy(0, th.cat(groups), th.cat(values))
+
+
+class QuantileCritic(EnsembleCritic):
+    """
+    Critics that learn the distribution of the return, each by ``n_quantiles`` of its quantiles at the levels
+    (m + 1/2) / n_quantiles (TQC, https://arxiv.org/abs/2005.04269). Their value is the mean over the quantiles.
+
+    :param args: See :class:`EnsembleCritic`
+    :param n_quantiles: Of each critic
+    :param kwargs: See :class:`EnsembleCritic`
+    """
+
+    def __init__(self, *args: Any, n_quantiles: int = 25, **kwargs: Any) -> None:
+        super().__init__(*args, n_outputs=n_quantiles, **kwargs)
+
+    def quantiles(self, obs: PyTorchObs, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param obs: (batch, *obs_shape), or a dict of those
+        :param actions: (batch, action_dim) in [-1, 1]
+        :param members: Indices of the critics to evaluate; all of them by default
+        :return: (n_critics or len(members), batch, n_quantiles)
+        """
+        return self.q_networks.outputs(self.inputs(obs, actions), members) * self.q_std + self.q_mean
+
+    def value_of(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        return self.q_networks.outputs(x, members).mean(dim=2) * self.q_std + self.q_mean

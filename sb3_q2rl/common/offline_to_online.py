@@ -243,16 +243,24 @@ class OfflineToOnlineSAC(ActingSAC):
         with th.no_grad():
             next_actions, next_log_prob = self._next_actions(batch)
             members = th.randperm(self.critic.n_critics, device=self.device)[: self.n_target_critics]
-            next_q = self.critic_target(batch.next_observations, next_actions, members).amin(dim=0)
+            next_q = self._next_value(batch.next_observations, next_actions, members)
             next_q = next_q - self._entropy_coef() * next_log_prob
             discounts = self.gamma if batch.discounts is None else batch.discounts.squeeze(1)
             return batch.rewards.squeeze(1) + (1 - batch.dones.squeeze(1)) * discounts * next_q
 
+    def _next_value(self, obs: Any, actions: th.Tensor, members: th.Tensor) -> th.Tensor:
+        """(batch,) how the values that some of the target critics give become one: the lowest counts."""
+        return self.critic_target(obs, actions, members).amin(dim=0)
+
     def _critic_loss(self, batch: BCSamples) -> th.Tensor:
-        """The mean squared TD error, summed over the critics."""
+        """The TD error."""
+        return self._value_loss(batch, self._td_target(batch))
+
+    def _value_loss(self, batch: BCSamples, targets: th.Tensor) -> th.Tensor:
+        """The mean squared error of Q_i(s, a), summed over the critics."""
         q_values = self.critic(batch.observations, batch.actions)  # (n_critics, batch)
         self._log_mean("train/q_mean", q_values.detach().mean())
-        return (q_values - self._td_target(batch)).square().mean(dim=1).sum()
+        return (q_values - targets).square().mean(dim=1).sum()
 
     def _policy_loss(self, batch: BCSamples) -> th.Tensor:
         """SAC's: mean(ent_coef log pi(a|s) - min_i Q_i(s, a)), a ~ pi. It leaves the distribution in the actor."""

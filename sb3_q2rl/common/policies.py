@@ -140,9 +140,12 @@ class EnsembleSACPolicy(SACPolicy):
         return DetachedActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> EnsembleCritic:  # type: ignore[override]
+        return EnsembleCritic(**self._critic_arguments(features_extractor)).to(self.device)
+
+    def _critic_arguments(self, features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
         del kwargs["share_features_extractor"]
-        return EnsembleCritic(**kwargs, layer_norm=self.layer_norm).to(self.device)
+        return {**kwargs, "layer_norm": self.layer_norm}
 
 
 class EnsembleSACCnnPolicy(EnsembleSACPolicy):

@@ -293,8 +293,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             drawn = np.random.randint(len(rows), size=self.batch_size)
             batch = self._shifted(self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env))
             targets = values[drawn] + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
-            q_values = self.critic(batch.observations, batch.actions)
-            self._optimise_critic((q_values - targets).square().mean(dim=1).sum())
+            self._optimise_critic(self._value_loss(batch, targets))
             self.actor.action_log_prob(batch.observations)
             self._optimise_actor(self._bc_loss(batch))
 
@@ -340,7 +339,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "QGatedSAC",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfQGatedSAC:
@@ -349,6 +348,7 @@ class QGatedSAC(OfflineToOnlineSAC):
 
         :raises RuntimeError: not one BC episode ended, so nothing could be estimated
         """
+        tb_log_name = tb_log_name or type(self).__name__
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         stopped_by_callback = self.num_timesteps < self._total_timesteps
         if not self.has_started and not stopped_by_callback:
