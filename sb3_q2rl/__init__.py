@@ -6,7 +6,7 @@ from sb3_q2rl.bc.adapter import BCPolicyAdapter
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.bc.train import train_bc
 from sb3_q2rl.data import Demonstrations
-from sb3_q2rl.q2rl import QGatedSAC
+from sb3_q2rl.q2rl import QGatedSAC, QGatedTQC
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "CalQL",
     "Demonstrations",
     "QGatedSAC",
+    "QGatedTQC",
     "train_bc",
 ]

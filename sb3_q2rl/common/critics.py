@@ -204,13 +204,12 @@ class QuantileCritic(EnsembleCritic):
     Critics that learn the distribution of the return, each by ``n_quantiles`` of its quantiles at the levels
     (m + 1/2) / n_quantiles (TQC, https://arxiv.org/abs/2005.04269). Their value is the mean over the quantiles.
 
-    :param args: See :class:`EnsembleCritic`
     :param n_quantiles: Of each critic
     :param kwargs: See :class:`EnsembleCritic`
     """
 
-    def __init__(self, *args: Any, n_quantiles: int = 25, **kwargs: Any) -> None:
-        super().__init__(*args, n_outputs=n_quantiles, **kwargs)
+    def __init__(self, *, n_quantiles: int = 25, **kwargs: Any) -> None:
+        super().__init__(n_outputs=n_quantiles, **kwargs)
 
     def quantiles(self, obs: PyTorchObs, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
         """

@@ -1,12 +1,14 @@
-"""The policy of QGatedSAC: actor, critics, and the frozen estimate of the BC policy's Q-function beside them."""
+"""The policies of QGatedSAC and QGatedTQC: actor, critics, and the frozen estimate of the BC policy's Q-function."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 
+from sb3_q2rl.common.critics import QuantileCritic
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
@@ -62,4 +64,37 @@ class GatedSACCnnPolicy(GatedSACPolicy, EnsembleSACCnnPolicy):
 
 
 class GatedSACMultiInputPolicy(GatedSACPolicy, EnsembleSACMultiInputPolicy):
+    """For Dict observations."""
+
+
+class GatedTQCPolicy(GatedSACPolicy):
+    """
+    Critics that give quantiles of the return.
+
+    :param args: See :class:`GatedSACPolicy`
+    :param n_quantiles: Of each critic
+    :param n_critics: Ensemble size
+    :param kwargs: See :class:`GatedSACPolicy`
+    """
+
+    critic: QuantileCritic
+    critic_target: QuantileCritic
+
+    def __init__(self, *args: Any, n_quantiles: int = 25, n_critics: int = 2, **kwargs: Any) -> None:
+        self.n_quantiles = n_quantiles
+        super().__init__(*args, **{"n_critics": n_critics, **kwargs})
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> QuantileCritic:  # type: ignore[override]
+        arguments = self._critic_arguments(features_extractor)
+        return QuantileCritic(**arguments, n_quantiles=self.n_quantiles).to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "n_quantiles": self.n_quantiles}
+
+
+class GatedTQCCnnPolicy(GatedTQCPolicy, GatedSACCnnPolicy):
+    """For image observations."""
+
+
+class GatedTQCMultiInputPolicy(GatedTQCPolicy, GatedSACMultiInputPolicy):
     """For Dict observations."""

@@ -58,6 +58,7 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param batch_size: Transitions of one update
     :param tau: Target critics' update coefficient
     :param gamma: Discount factor
+    :param n_steps: Rewards that a TD target sums before it bootstraps; they are of whoever acted. 1 with hindsight
     :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
     :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
     :param policy_delay: Critic steps for each actor step; the batch is split among them
@@ -106,6 +107,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         batch_size: int = 256,
         tau: float = 0.005,
         gamma: float = 0.99,
+        n_steps: int = 1,
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 4,
         policy_delay: int = 4,
@@ -143,6 +145,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             batch_size=batch_size,
             tau=tau,
             gamma=gamma,
+            n_steps=n_steps,
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             ent_coef=ent_coef,

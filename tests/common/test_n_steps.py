@@ -7,7 +7,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
-from worlds import ReachEnv, WalkHome, reach
+from worlds import ReachEnv, WalkHome, reach, small_model
 
 from sb3_q2rl import Demonstrations
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCReplayBuffer, BCSamples
@@ -168,8 +168,33 @@ def test_td_target_is_the_n_step_one():
     th.testing.assert_close(model._td_target(batch), expected)
 
 
+@pytest.mark.usefixtures("quick_fit")
+def test_of_q2rl_they_change_the_td_target_and_not_the_estimate():
+    """Q̂_BC and Q-initialisation know nothing of `n_steps`: the same networks as with 1 when the gate opens."""
+    states, models = [], []
+    for n_steps in (1, 4):
+        model = small_model(bc_policy=WalkHome(), n_steps=n_steps, gamma=GAMMA)
+        initialise = model._initialise
+
+        def note(*args: Any, model: Any = model, initialise: Any = initialise) -> None:
+            initialise(*args)
+            states.append({k: v.clone() for k, v in model.policy.state_dict().items() if isinstance(v, th.Tensor)})
+
+        model._initialise = note
+        model.learn(70)
+        models.append(model)
+    assert len(states) == 2
+    for name, value in states[0].items():
+        th.testing.assert_close(states[1][name], value, rtol=0, atol=0, msg=name)
+    rows = np.arange(10)
+    for model, longest in zip(models, (1, 4), strict=True):
+        discounts = model.replay_buffer.gather(rows, np.zeros(10, int)).discounts
+        assert discounts.min().item() == pytest.approx(GAMMA**longest)
+
+
 def test_hindsight_and_nonsense_are_refused():
-    with pytest.raises(ValueError, match="`n_steps`=3 with a `replay_buffer_class` that relabels"):
-        OfflineToOnlineSAC(reach("goal"), n_steps=3, replay_buffer_class=HerReplayBuffer)
-    with pytest.raises(ValueError, match="`n_steps`=0"):
-        OfflineToOnlineSAC(ReachEnv(), n_steps=0)
+    for make in (OfflineToOnlineSAC, small_model):
+        with pytest.raises(ValueError, match="`n_steps`=3 with a `replay_buffer_class` that relabels"):
+            make(reach("goal"), n_steps=3, replay_buffer_class=HerReplayBuffer)
+        with pytest.raises(ValueError, match="`n_steps`=0"):
+            make(ReachEnv(), n_steps=0)
