@@ -44,7 +44,8 @@ class OfflineToOnlineSAC(ActingSAC):
     :param demonstrations: Demonstrations, the path of a file of them, or the name of a shipped data set
     :param actor_learning_rate: The actor's, where it differs from ``learning_rate``
     :param policy_delay: Critic steps for each actor step
-    :param n_target_critics: The TD target is the minimum over so many randomly drawn target critics (REDQ)
+    :param n_target_critics: The TD target is the minimum over so many randomly drawn target critics (REDQ);
+        ``None``: over all
     :param truncation_tail: What Monte-Carlo returns assume after a time limit, see :func:`monte_carlo_returns`
     :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
     :param sac_kwargs: As in SAC; ``n_steps``: rewards that a TD target sums before it bootstraps
@@ -67,7 +68,7 @@ class OfflineToOnlineSAC(ActingSAC):
         demonstrations: Demonstrations | str | Path | None = None,
         actor_learning_rate: float | Schedule | None = None,
         policy_delay: int = 1,
-        n_target_critics: int = 2,
+        n_target_critics: int | None = 2,
         truncation_tail: TruncationTail = "repeat_last",
         image_shift: int = 4,
         _init_setup_model: bool = True,

@@ -77,8 +77,8 @@ class GatedTQCPolicy(GatedSACPolicy):
     :param kwargs: See :class:`GatedSACPolicy`
     """
 
-    critic: QuantileCritic
-    critic_target: QuantileCritic
+    critic: QuantileCritic  # type: ignore[assignment]
+    critic_target: QuantileCritic  # type: ignore[assignment]
 
     def __init__(self, *args: Any, n_quantiles: int = 25, n_critics: int = 2, **kwargs: Any) -> None:
         self.n_quantiles = n_quantiles

@@ -62,7 +62,7 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
     :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
     :param policy_delay: Critic steps for each actor step; the batch is split among them
-    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics
+    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics; ``None``: all
     :param truncation_tail: What a return assumes after a time limit: ``"repeat_last"`` reward for ever, or ``"zero"``
     :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
     :param ent_coef: Entropy coefficient. The paper has none; ``"auto"`` is SAC's
@@ -111,7 +111,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 4,
         policy_delay: int = 4,
-        n_target_critics: int = 2,
+        n_target_critics: int | None = 2,
         truncation_tail: TruncationTail = "repeat_last",
         image_shift: int = 4,
         ent_coef: str | float = 0.0,

@@ -39,8 +39,8 @@ class QGatedTQC(QGatedSAC):
     :param env: See :class:`QGatedSAC`
     :param bc_policy: See :class:`QGatedSAC`
     :param top_quantiles_to_drop_per_net: Quantiles that the TD target leaves out, for each critic in it
-    :param kwargs: All else of :class:`QGatedSAC`. ``n_target_critics``: the quantiles of so many randomly drawn target critics
-        are pooled; as many as there are critics: TQC
+    :param n_target_critics: The TD target pools the quantiles of so many randomly drawn target critics; ``None``: all
+    :param kwargs: All else of :class:`QGatedSAC`
     :raises ValueError: no quantile would be left
     """
 
@@ -60,10 +60,11 @@ class QGatedTQC(QGatedSAC):
         bc_policy: BCPolicy | str | Path | None = None,
         *,
         top_quantiles_to_drop_per_net: int = 2,
+        n_target_critics: int | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(policy, env, bc_policy, _init_setup_model=False, **kwargs)
+        super().__init__(policy, env, bc_policy, n_target_critics=n_target_critics, _init_setup_model=False, **kwargs)
         self.top_quantiles_to_drop_per_net = top_quantiles_to_drop_per_net
         if _init_setup_model:
             self._setup_model()

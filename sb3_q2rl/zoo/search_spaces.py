@@ -33,6 +33,16 @@ def sample_qgated_sac(
     )
 
 
+def sample_qgated_tqc(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    :return: keyword arguments of ``QGatedTQC``
+    """
+    kwargs = sample_qgated_sac(trial, n_actions, n_envs, additional_args)
+    return kwargs | {"top_quantiles_to_drop_per_net": trial.suggest_int("top_quantiles_to_drop_per_net", 0, 5)}
+
+
 def sample_rlpd(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
     :return: keyword arguments of ``RLPD``
