@@ -38,5 +38,5 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	links=$$(echo $$links | tr ' ' ','); \
 	if [ -n "$$links" ] && [ -z "$$UV_FIND_LINKS" ]; then export UV_FIND_LINKS="$$links"; fi; \
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) \
-		-e '.[zoo,d4rl,robosuite,robomimic,flax,dev]'
+		-e '.[zoo,d4rl,robosuite,robomimic,flax,franka,realsense,dev]'
 	touch $@

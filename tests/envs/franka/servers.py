@@ -1,0 +1,43 @@
+"""Servers that speak the protocols of the hardware, on loopback: a Franka control box and a Robotiq 2F-85."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+class FrankySim:
+    """
+    franky-sim's robot as a process of its own, which can be killed and frozen.
+
+    :param host: a 127.x.y.z of its own: libfranka's port is fixed
+    """
+
+    def __init__(self, host):
+        self.host = host
+        self._process = None
+
+    def start(self):
+        if importlib.util.find_spec("franky") is None or importlib.util.find_spec("franky_sim") is None:
+            pytest.skip("needs franky-control and franky-sim: pip install sb3_q2rl[franka,dev]")
+        command = [str(Path(sys.executable).with_name("franky-sim")), "--simulator", "mujoco", "--hostname", self.host]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for line in self._process.stdout:
+            if "Connect to the server" in line:
+                return
+        pytest.fail("franky-sim did not start")
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self):
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
+        time.sleep(0.2)
