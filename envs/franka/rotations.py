@@ -8,30 +8,43 @@ import numpy as np
 TOOL_DOWN_XYZW = (1.0, 0.0, 0.0, 0.0)
 
 
+# Row 4 i + j: what a_i b_j adds to each entry of the product a b of two quaternions (x, y, z, w)
+_PRODUCTS = np.zeros((16, 4))
+for _i, _j, _k, _sign in (
+    *((3, 0, 0, 1), (0, 3, 0, 1), (1, 2, 0, 1), (2, 1, 0, -1)),
+    *((3, 1, 1, 1), (1, 3, 1, 1), (2, 0, 1, 1), (0, 2, 1, -1)),
+    *((3, 2, 2, 1), (2, 3, 2, 1), (0, 1, 2, 1), (1, 0, 2, -1)),
+    *((3, 3, 3, 1), (0, 0, 3, -1), (1, 1, 3, -1), (2, 2, 3, -1)),
+):
+    _PRODUCTS[4 * _i + _j, _k] = _sign
+# Below it a sine is its angle
+_TINY = 1e-30
+_CONJUGATE = np.array([-1.0, -1.0, -1.0, 1.0])
+
+
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     :param a: (..., 4) xyzw
     :param b: (..., 4)
     :return: (..., 4) first b, then a
     """
-    ax, ay, az, aw = np.moveaxis(np.asarray(a, dtype=np.float64), -1, 0)
-    bx, by, bz, bw = np.moveaxis(np.asarray(b, dtype=np.float64), -1, 0)
-    return np.stack(
-        [
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-            aw * bw - ax * bx - ay * by - az * bz,
-        ],
-        axis=-1,
-    )
+    outer = np.asarray(a)[..., :, None] * np.asarray(b)[..., None, :]
+    return outer.reshape(*outer.shape[:-2], 16) @ _PRODUCTS
+
+
+def length(vector: np.ndarray) -> np.ndarray:
+    """
+    :param vector: (..., n)
+    :return: (..., 1) Euclidean. np.linalg.norm takes several times as long for so few numbers
+    """
+    return np.sqrt((vector * vector).sum(axis=-1, keepdims=True))
 
 
 def inverse(quaternion: np.ndarray) -> np.ndarray:
     """
     :param quaternion: (..., 4) xyzw, unit length
     """
-    return np.asarray(quaternion, dtype=np.float64) * np.array([-1.0, -1.0, -1.0, 1.0])
+    return np.asarray(quaternion) * _CONJUGATE
 
 
 def from_rotation_vector(vector: np.ndarray) -> np.ndarray:
@@ -39,10 +52,9 @@ def from_rotation_vector(vector: np.ndarray) -> np.ndarray:
     :param vector: (..., 3) axis times angle in rad
     :return: (..., 4) xyzw
     """
-    half = 0.5 * np.asarray(vector, dtype=np.float64)
-    angle = np.linalg.norm(half, axis=-1, keepdims=True)
-    # np.sinc(x) is sin(pi x) / (pi x), and 1 at 0
-    return np.concatenate([half * np.sinc(angle / np.pi), np.cos(angle)], axis=-1)
+    half = 0.5 * np.asarray(vector)
+    angle = length(half)
+    return np.concatenate([half * (np.sin(angle) / np.maximum(angle, _TINY)), np.cos(angle)], axis=-1)
 
 
 def to_rotation_vector(quaternion: np.ndarray) -> np.ndarray:
@@ -50,11 +62,11 @@ def to_rotation_vector(quaternion: np.ndarray) -> np.ndarray:
     :param quaternion: (..., 4) xyzw; either sign
     :return: (..., 3) axis times angle, which is at most pi
     """
-    quaternion = np.asarray(quaternion, dtype=np.float64)
-    quaternion = np.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
-    sine = np.linalg.norm(quaternion[..., :3], axis=-1, keepdims=True)
-    angle = 2.0 * np.arctan2(sine, quaternion[..., 3:])
-    return quaternion[..., :3] * np.where(sine > 1e-9, angle / np.maximum(sine, 1e-9), 2.0)
+    quaternion = np.asarray(quaternion)
+    w = quaternion[..., 3:]
+    vector = np.copysign(1.0, w) * quaternion[..., :3]
+    sine = length(vector)
+    return vector * (2.0 * np.arctan2(sine, np.abs(w)) / np.maximum(sine, _TINY))
 
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -63,7 +75,7 @@ def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     :param b: (..., 4)
     :return: (...) the angle of the shortest rotation from one to the other, in [0, pi]
     """
-    return np.linalg.norm(to_rotation_vector(product(a, inverse(b))), axis=-1)
+    return length(to_rotation_vector(product(a, inverse(b))))[..., 0]
 
 
 def to_tilt_and_yaw(quaternion: np.ndarray, home: np.ndarray) -> np.ndarray:
@@ -78,14 +90,14 @@ def to_tilt_and_yaw(quaternion: np.ndarray, home: np.ndarray) -> np.ndarray:
         down, and yaw in [-pi, pi]; rad
     """
     away = product(quaternion, inverse(home))
-    away = np.where(away[..., 3:] < 0, -away, away)
-    z, w = away[..., 2], away[..., 3]
-    # A tool that points straight up has no yaw: call it 0
-    yaw = 2.0 * np.arctan2(z, np.where(np.hypot(z, w) > 1e-12, w, 1.0))
-    zero = np.zeros_like(yaw)
-    turn = np.stack([zero, zero, np.sin(yaw / 2), np.cos(yaw / 2)], axis=-1)
-    tilt = to_rotation_vector(product(away, inverse(turn)))
-    return np.concatenate([tilt[..., :2], yaw[..., None]], axis=-1)
+    z, w = away[..., 2:3], away[..., 3:]
+    # Of the two signs of a quaternion the one with w >= 0. A tool that points straight up has no yaw: call it 0
+    has_yaw = z * z + w * w > 1e-24
+    half_yaw = np.arctan2(np.copysign(1.0, w) * z, np.where(has_yaw, np.abs(w), 1.0))
+    zero = np.zeros_like(half_yaw)
+    turn_back = np.concatenate([zero, zero, -np.sin(half_yaw), np.cos(half_yaw)], axis=-1)
+    tilt = to_rotation_vector(product(away, turn_back))
+    return np.concatenate([tilt[..., :2], 2.0 * half_yaw], axis=-1)
 
 
 def from_tilt_and_yaw(tilt_and_yaw: np.ndarray, home: np.ndarray) -> np.ndarray:
@@ -94,8 +106,7 @@ def from_tilt_and_yaw(tilt_and_yaw: np.ndarray, home: np.ndarray) -> np.ndarray:
     :param home: (4,) a tool that points down
     :return: (..., 4) xyzw
     """
-    tilt_and_yaw = np.asarray(tilt_and_yaw, dtype=np.float64)
-    zero = np.zeros_like(tilt_and_yaw[..., :1])
-    tilt = from_rotation_vector(np.concatenate([tilt_and_yaw[..., :2], zero], axis=-1))
-    turn = from_rotation_vector(np.concatenate([zero, zero, tilt_and_yaw[..., 2:]], axis=-1))
+    tilt_and_yaw = np.asarray(tilt_and_yaw)
+    tilt = from_rotation_vector(tilt_and_yaw * np.array([1.0, 1.0, 0.0]))
+    turn = from_rotation_vector(tilt_and_yaw * np.array([0.0, 0.0, 1.0]))
     return product(product(tilt, turn), home)

