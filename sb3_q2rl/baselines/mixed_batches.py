@@ -51,14 +51,26 @@ class _WithOfflineData(_BCColumns):
         n_offline = 0 if self.offline is None else round(offline_ratio * batch_size)
         if not self.can_sample():
             n_offline = batch_size
-        parts: list[Any] = []
-        if n_offline > 0:
-            assert self.offline is not None
-            parts.append(self.offline.sample(n_offline, env))
-        if n_offline < batch_size:
-            parts.append(self.sample(batch_size - n_offline, env))
-        # In random order: the minibatches that the batch is cut in have their share of both
-        return _rows(_joined(parts), th.randperm(batch_size, device=self.device))
+        if n_offline == 0:
+            return self.sample(batch_size, env)  # type: ignore[return-value]  # ours gives our samples
+        assert self.offline is not None
+        offline: Any = self.offline.sample(n_offline, env)
+        if n_offline == batch_size:
+            return offline
+        online = self.sample(batch_size - n_offline, env)
+        return _rows(_joined([offline, online]), _evenly_spread(n_offline, batch_size).to(self.device))
+
+
+def _evenly_spread(n_first: int, n: int) -> th.Tensor:
+    """
+    An order for ``n`` rows, of which the first ``n_first`` are of one kind: every part of it has its share of both
+    kinds, as exactly as whole numbers can be. The minibatches that a batch is cut in do so, too.
+
+    :return: (n,) indices
+    """
+    shares = th.arange(n + 1) * n_first // n
+    is_first = shares[1:] > shares[:-1]
+    return th.where(is_first, shares[:-1], n_first + th.arange(n) - shares[:-1])
 
 
 def _joined(parts: list[Any]) -> Any:

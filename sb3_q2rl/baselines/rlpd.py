@@ -12,20 +12,19 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_q2rl.baselines.scales import start_on_the_scale_of
-from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCReplayBuffer, BCSamples
-from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.baselines.mixed_batches import MixedBatchSAC
+from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
 
 
-class RLPD(OfflineToOnlineSAC):
+class RLPD(MixedBatchSAC):
     """
     Efficient Online Reinforcement Learning with Offline Data (ICML 2023, https://arxiv.org/abs/2302.02948).
 
-    What it adds to SAC: half of every batch are demonstrations, the critics are an ensemble with layer normalisation,
-    the TD target takes the minimum over two of them, the actor climbs their mean, and many critic steps follow each
-    environment step.
+    What it adds to SAC: half of every batch are demonstrations (section 4.1, symmetric sampling), the critics are an
+    ensemble with layer normalisation, the TD target takes the minimum over two of them, the actor climbs their mean,
+    and many critic steps follow each environment step.
 
     The defaults are those of the authors' release (https://github.com/ikostrikov/rlpd, ``rlpd_config`` and the commands
     in its README): 20 critic steps on 256 transitions each and one actor step for every environment step, learning
@@ -56,7 +55,7 @@ class RLPD(OfflineToOnlineSAC):
     :param ent_coef: Entropy coefficient; ``"auto"``: learnt
     :param target_entropy: Of the learnt coefficient; ``"auto"``: -dim(A) / 2
     :param action_noise: Added to the action while learning
-    :param replay_buffer_class: A class derived from ours
+    :param replay_buffer_class: A class derived from :class:`MixedReplayBuffer` or :class:`MixedDictReplayBuffer`
     :param replay_buffer_kwargs: Its arguments
     :param use_sde: See SAC
     :param sde_sample_freq: See SAC
@@ -69,8 +68,6 @@ class RLPD(OfflineToOnlineSAC):
     :param _init_setup_model: Build the networks at once
     :raises ValueError: there are no demonstrations, or minibatches cannot be halved
     """
-
-    demonstration_buffer: BCReplayBuffer | BCDictReplayBuffer
 
     def __init__(
         self,
@@ -111,6 +108,7 @@ class RLPD(OfflineToOnlineSAC):
             policy,
             env,
             demonstrations=demonstrations,
+            offline_ratio=0.5,
             actor_learning_rate=actor_learning_rate,
             policy_delay=policy_delay,
             n_target_critics=n_target_critics,
@@ -159,22 +157,6 @@ class RLPD(OfflineToOnlineSAC):
                 "that cannot be half demonstrations, half own experience. "
                 f"Use a multiple of {2 * self.policy_delay}."
             )
-        assert self.replay_buffer_class is not None
-        self.demonstration_buffer = self.replay_buffer_class(  # type: ignore[assignment]
-            len(self.demonstrations),
-            self.observation_space,
-            self.action_space,
-            device=self.device,
-            **self.replay_buffer_kwargs,
-        )
-        self.demonstration_buffer.add_demonstrations(self.demonstrations)
-        start_on_the_scale_of(self, self.demonstration_buffer)
-
-    def _sample_batch(self, batch_size: int) -> BCSamples:
-        """Symmetric sampling (section 4.1): as many demonstrated transitions as own ones."""
-        own = super()._sample_batch(batch_size // 2)
-        demonstrated = self.demonstration_buffer.sample(batch_size // 2, env=self._vec_normalize_env)
-        return interleave(self._shifted(demonstrated), own)  # type: ignore[arg-type]
 
     def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
         actions, log_prob = super()._next_actions(batch)
@@ -185,22 +167,5 @@ class RLPD(OfflineToOnlineSAC):
         return self.critic(obs, actions).mean(dim=0)
 
     def _excluded_save_params(self) -> list[str]:
-        # The demonstrations travel with the model, or it could not go on learning; the buffer is made of them
-        return [name for name in super()._excluded_save_params() if name != "demonstrations"] + ["demonstration_buffer"]
-
-
-def interleave(first: BCSamples, second: BCSamples) -> BCSamples:
-    """
-    Two batches of one size, a transition of each in turn: every even part of the result is half of either.
-
-    :param first: (n, ...)
-    :param second: (n, ...)
-    :return: (2 n, ...)
-    """
-
-    def weave(a: Any, b: Any) -> Any:
-        if isinstance(a, dict):
-            return {key: weave(a[key], b[key]) for key in a}
-        return None if a is None else th.stack([a, b], dim=1).flatten(0, 1)
-
-    return BCSamples(*(weave(a, b) for a, b in zip(first, second, strict=True)))
+        # They travel with the model: without them it could not go on learning
+        return [name for name in super()._excluded_save_params() if name != "demonstrations"]

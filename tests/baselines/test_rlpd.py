@@ -9,7 +9,7 @@ from test_baselines import demonstrations, rlpd
 from worlds import reach
 
 from sb3_q2rl.baselines import RLPD
-from sb3_q2rl.baselines.rlpd import interleave
+from sb3_q2rl.baselines.mixed_batches import _evenly_spread
 
 
 def started(**kwargs: Any) -> Any:
@@ -30,18 +30,19 @@ def test_half_of_every_minibatch_is_demonstrated(kind):
         assert (minibatch.rewards <= 0).sum() == 4
 
 
-def test_interleave_keeps_each_transition_whole():
-    model = started()
-    a, b = model.replay_buffer.sample(6), model.demonstration_buffer.sample(6)
-    both = interleave(a, b)
-    for name, field in both._asdict().items():
-        np.testing.assert_array_equal(field[::2], getattr(a, name))
-        np.testing.assert_array_equal(field[1::2], getattr(b, name))
+@pytest.mark.parametrize(("n_first", "n"), [(4, 8), (3, 12), (5, 16), (1, 7), (6, 7)])
+def test_every_part_of_a_mixed_batch_has_its_share(n_first, n):
+    order = _evenly_spread(n_first, n)
+    assert sorted(order.tolist()) == list(range(n))
+    for start in range(n):
+        for end in range(start + 1, n + 1):
+            share = (order[start:end] < n_first).sum().item()
+            assert abs(share - (end - start) * n_first / n) < 1
 
 
 def test_the_demonstration_buffer_holds_each_step_once():
     model, demos = started(), demonstrations()
-    buffer = model.demonstration_buffer
+    buffer = model.replay_buffer.offline
     assert buffer.size() == len(demos)
     np.testing.assert_array_equal(buffer.observations[:, 0], demos.observations)
     np.testing.assert_array_equal(buffer.actions[:, 0], demos.actions)

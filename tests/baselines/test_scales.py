@@ -9,7 +9,7 @@ from worlds import reach
 
 def test_rlpd_starts_on_the_scale_of_the_demonstrations():
     model = rlpd(reach())
-    returns = model.demonstration_buffer.mc_returns
+    returns = model.replay_buffer.offline.mc_returns
     for critic in (model.critic, model.critic_target):
         assert critic.q_mean.item() == pytest.approx(returns.mean(), rel=1e-5)
         assert critic.q_std.item() == pytest.approx(returns.std(), rel=1e-5)
