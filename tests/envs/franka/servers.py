@@ -1,4 +1,4 @@
-"""Servers that speak the protocols of the hardware, on loopback: a Franka control box and a Robotiq 2F-85."""
+"""A server of a Franka control box's protocol, on loopback."""
 
 import importlib.util
 import signal
