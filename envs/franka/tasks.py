@@ -9,9 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sb3_q2rl.envs.franka.robot import Command
-
-# The tool points down, its x forward; the fingers open along its y
-TOOL_DOWN_XYZW = (1.0, 0.0, 0.0, 0.0)
+from sb3_q2rl.envs.franka.rotations import TOOL_DOWN_XYZW, from_rotation_vector, product
 
 
 class Scene(Protocol):
@@ -22,13 +20,13 @@ class Scene(Protocol):
         :param spec: mujoco.MjSpec with the arm and the table, whose top is z = 0 in the base's frame
         """
 
-    def place(self, simulator: Any, rng: np.random.Generator) -> Command:
+    def place(self, simulator: Any, start: Command, rng: np.random.Generator) -> None:
         """
-        Begin an episode: put the objects where they start.
+        Begin an episode: put the objects where they start, and the arm.
 
-        :param simulator: the :class:`~sb3_q2rl.envs.franka.arm_model.Simulator`
+        :param simulator: the :class:`~sb3_q2rl.envs.franka.simulator.Simulator`, everything at rest
+        :param start: of the arm
         :param rng: of the episode
-        :return: where the arm shall start
         """
 
     def observe(self, simulator: Any) -> dict[str, np.ndarray]:
@@ -52,6 +50,8 @@ class Task:
     :param workspace_high_m: (3,) the opposite one
     :param max_tilt_rad: between the tool's z and straight down
     :param max_yaw_rad: about the vertical, to either side of the start's
+    :param fixed_gripper_width_m: what the gripper is told in every step, where the task leaves no choice; None: the
+        action decides
     :param start: where the arm begins, before it is varied
     :param start_spread_m: (3,) half the box of the starts, uniform
     :param start_spread_yaw_rad: to either side, uniform
@@ -65,6 +65,7 @@ class Task:
     workspace_high_m: tuple[float, float, float]
     max_tilt_rad: float
     max_yaw_rad: float
+    fixed_gripper_width_m: float | None
     start: Command
     start_spread_m: tuple[float, float, float]
     start_spread_yaw_rad: float
@@ -85,6 +86,7 @@ PEG_INSERTION = Task(
     workspace_high_m=(0.64, 0.12, 0.28),
     max_tilt_rad=0.25,
     max_yaw_rad=0.6,
+    fixed_gripper_width_m=0.0,
     # The peg is in the hand, which holds it
     start=Command(np.array([0.52, 0.0, 0.20]), np.array(TOOL_DOWN_XYZW), gripper_width_m=0.0),
     start_spread_m=(0.04, 0.04, 0.02),
@@ -95,6 +97,18 @@ PEG_INSERTION = Task(
 )
 
 TASKS = {task.name: task for task in (PEG_INSERTION,)}
+
+
+def draw_start(task: Task, rng: np.random.Generator) -> Command:
+    """
+    :param task: what shall begin
+    :param rng: of the episode
+    :return: the task's start, varied
+    """
+    offset_m = rng.uniform(-1.0, 1.0, 3) * task.start_spread_m
+    yaw_rad = rng.uniform(-1.0, 1.0) * task.start_spread_yaw_rad
+    turned = product(from_rotation_vector(np.array([0.0, 0.0, yaw_rad])), task.start.quaternion_xyzw)
+    return Command(task.start.position_m + offset_m, turned, task.start.gripper_width_m)
 
 
 def find_task(name: str) -> Task:
