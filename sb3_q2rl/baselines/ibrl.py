@@ -13,12 +13,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_q2rl.baselines.ibrl_policies import IBRLCnnPolicy, IBRLMultiInputPolicy, IBRLPolicy
-from sb3_q2rl.baselines.scales import start_on_the_scale_of
 from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.returns import TruncationTail
+from sb3_q2rl.common.scales import start_on_the_scale_of
 from sb3_q2rl.data import Demonstrations
 
 

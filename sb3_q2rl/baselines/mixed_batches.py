@@ -11,9 +11,9 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_q2rl.baselines.scales import start_on_the_scale_of
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCReplayBuffer, BCSamples, _BCColumns
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.common.scales import start_on_the_scale_of
 from sb3_q2rl.data import Demonstrations
 
 

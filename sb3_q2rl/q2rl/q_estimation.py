@@ -15,9 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from sb3_q2rl.bc.policy import BCStep
 from sb3_q2rl.common.critics import EnsembleMLP
 from sb3_q2rl.common.extractors import StandardizedExtractor
-
-# Enough for a mean and a standard deviation, few enough for images
-N_FOR_STATISTICS = 5_000
+from sb3_q2rl.common.scales import N_FOR_STATISTICS, scale_of
 
 # Early stopping: the least relative improvement that counts, and a share of unexplained variance not worth a step
 MIN_IMPROVEMENT = 0.01
@@ -182,10 +180,9 @@ class QEstimate(BaseModel):
     def _set_scales(self, transitions: Transitions, indices: np.ndarray) -> None:
         obs, returns = transitions(indices)
         self.features_extractor.set_statistics(obs)
-        self.return_mean.copy_(returns.mean())
-        std, magnitude = returns.std(correction=0), returns.mean().abs()
-        # All returns alike (say, no episode succeeded): any scale of their size will do
-        self.return_std.copy_(std if std > 1e-3 * magnitude else magnitude.clamp(min=1e-3))
+        mean, std = scale_of(returns)
+        self.return_mean.copy_(mean)
+        self.return_std.copy_(std)
 
     @th.no_grad()
     def _held_out_error(

@@ -19,10 +19,10 @@ from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.returns import TruncationTail
+from sb3_q2rl.common.scales import N_FOR_STATISTICS, start_on_scale
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.q2rl.gating import max_gate
 from sb3_q2rl.q2rl.policies import GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
-from sb3_q2rl.q2rl.q_estimation import N_FOR_STATISTICS
 
 SelfQGatedSAC = TypeVar("SelfQGatedSAC", bound="QGatedSAC")
 
@@ -288,9 +288,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         self.policy.set_training_mode(True)
         some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
         obs = self.replay_buffer.observations_at(rows[some], columns[some], self._vec_normalize_env)
-        for critic in (self.critic, self.critic_target):
-            critic.set_scale(self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std)
-            critic.features_extractor.set_statistics(obs)
+        start_on_scale(self, self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std, obs)
         values = self._bc_values(rows, columns)
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
