@@ -179,6 +179,10 @@ class IBRL(OfflineToOnlineSAC):
         if isinstance(self.demonstrations, Demonstrations):
             self.replay_buffer.add_demonstrations(self.demonstrations, self._bc_actions_along(self.demonstrations))
 
+    def _choose_replay_buffer(self) -> None:
+        super()._choose_replay_buffer()
+        self.replay_buffer_kwargs = {**self.replay_buffer_kwargs, "with_next_bc_actions": True}
+
     def _on_new_bc_policy(self) -> None:
         warnings.warn(
             "This model was trained with another BC policy. The new one acts from now on; a replay buffer that you "

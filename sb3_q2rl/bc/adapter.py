@@ -21,7 +21,6 @@ from sb3_q2rl.bc.readers.d3rlpy import read_d3rlpy
 from sb3_q2rl.bc.readers.flax import read_flax
 from sb3_q2rl.bc.readers.network import ObservationInput
 from sb3_q2rl.bc.readers.robomimic import SUPPORTED, read_robomimic
-from sb3_q2rl.bc.readers.robomimic_policies import RobomimicBCPolicy
 from sb3_q2rl.bc.readers.sb3 import from_object
 from sb3_q2rl.bc.readers.sb3_files import read_sb3
 from sb3_q2rl.bc.readers.state_dict import read_state_dict
@@ -50,6 +49,7 @@ def _read_own(file: CheckpointFile) -> BCPolicy | None:
     return GaussianBCPolicy.from_checkpoint(file.content) if is_own else None
 
 
+_ROBOMIMIC_READERS: dict[str, Reader] = {f"robomimic ({SUPPORTED})": read_robomimic}
 _SB3_READERS: dict[str, Reader] = {"Stable-Baselines3 and imitation (model or policy, .zip or .pth)": read_sb3}
 _D4RL_READERS: dict[str, Reader] = {
     "d3rlpy (.d3)": read_d3rlpy,
@@ -59,7 +59,7 @@ _D4RL_READERS: dict[str, Reader] = {
 # Asked in this order, the most general last. The key is how the error message calls the kind.
 _READERS: dict[str, Reader] = {
     "Gaussian or mixture policies of sb3_q2rl (`train_bc`)": _read_own,
-    f"robomimic ({SUPPORTED})": read_robomimic,
+    **_ROBOMIMIC_READERS,
     **_SB3_READERS,
     **_D4RL_READERS,
 }
@@ -172,10 +172,8 @@ class BCPolicyAdapter:
         :param density: for deterministic policies, "none" or "fixed", see :class:`Density`
         :raises ValueError: no robomimic checkpoint, or one that is not supported; see also :meth:`from_checkpoint`
         """
-        policy = BCPolicyAdapter.from_checkpoint(path, device, observation_keys=observation_keys, density=density)
-        if not isinstance(policy, RobomimicBCPolicy):
-            raise ValueError(f"{path} is no robomimic checkpoint. `from_checkpoint` finds out what it is.")
-        return policy
+        options = _options(observation_keys, density, False, None, None)
+        return _read(path, device, options, _ROBOMIMIC_READERS)
 
     @staticmethod
     def from_distribution(function: Callable[[Any], Distribution], device: str | th.device = "cpu") -> BCPolicy:

@@ -25,7 +25,8 @@ class BCSamples(NamedTuple):
 
     With n-step returns, ``rewards`` are their sums, ``next_observations`` and ``dones`` those of the last step summed,
     and ``discounts``, (batch, 1), what to multiply the value there with.
-    ``next_bc_actions`` are the BC policy's at ``next_observations``, NaN where it was not asked.
+    ``next_bc_actions`` are the BC policy's at ``next_observations``, NaN where it was not asked; in samples of a buffer
+    ``with_next_bc_actions`` only.
     """
 
     observations: Any
@@ -71,6 +72,7 @@ class _BCColumns(ReplayBuffer):
     :param gamma: Discount factor of the returns
     :param truncation_tail: What follows a truncated episode, see :func:`monte_carlo_returns`
     :param n_steps: Rewards that are summed in a sample before the TD target bootstraps
+    :param with_next_bc_actions: Samples hold what the BC policy would have done next
     :param kwargs: For SB3's buffer of the kind
     """
 
@@ -84,6 +86,7 @@ class _BCColumns(ReplayBuffer):
         gamma: float = 0.99,
         truncation_tail: TruncationTail = "repeat_last",
         n_steps: int = 1,
+        with_next_bc_actions: bool = False,
         **kwargs: Any,
     ) -> None:
         check_tail(truncation_tail, gamma)
@@ -93,6 +96,7 @@ class _BCColumns(ReplayBuffer):
         self.gamma = gamma
         self.truncation_tail = truncation_tail
         self.n_steps = n_steps
+        self.with_next_bc_actions = with_next_bc_actions
         # Where an episode was left unfinished: the next row is not its continuation
         self.cuts = np.zeros((rows, n_envs), dtype=bool)
         self.bc_actions = np.zeros((rows, n_envs, self.action_dim), dtype=np.float32)
@@ -212,8 +216,6 @@ class _BCColumns(ReplayBuffer):
         last_rows, rewards, discounts = self._n_step_returns(rows, env_indices, env)
         # A time limit is no terminal state: bootstrap there
         dones = self.dones[last_rows, env_indices] * (1 - self.timeouts[last_rows, env_indices])
-        next_bc_actions = self.bc_actions[(last_rows + 1) % self.buffer_size, env_indices]
-        next_bc_actions[self._is_last(last_rows, env_indices)] = np.nan
         return BCSamples(
             observations=self.observations_at(rows, env_indices, env),
             actions=self.to_torch(self.actions[rows, env_indices]),
@@ -225,8 +227,13 @@ class _BCColumns(ReplayBuffer):
             bc_log_prob=self.to_torch(self.bc_log_prob[rows, env_indices]),
             bc_entropy=self.to_torch(self.bc_entropy[rows, env_indices]),
             mc_returns=self.to_torch(self.mc_returns[rows, env_indices]),
-            next_bc_actions=self.to_torch(next_bc_actions),
+            next_bc_actions=self._next_bc_actions(last_rows, env_indices) if self.with_next_bc_actions else None,
         )
+
+    def _next_bc_actions(self, rows: np.ndarray, env_indices: np.ndarray) -> th.Tensor:
+        actions = self.bc_actions[(rows + 1) % self.buffer_size, env_indices]
+        actions[self._is_last(rows, env_indices)] = np.nan
+        return self.to_torch(actions)
 
     def _is_last(self, rows: np.ndarray, env_indices: np.ndarray) -> np.ndarray:
         """Is the row after this one no continuation of its episode? Same shape as the indices, broadcast."""

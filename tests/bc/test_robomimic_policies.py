@@ -29,6 +29,7 @@ from worlds import small_model
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.bc import BCPolicy, BCPolicyAdapter
+from sb3_q2rl.bc.adapter import SHIPPED_POLICIES
 from sb3_q2rl.bc.record import fingerprint
 
 # robomimic's image networks call torchvision in an outdated way
@@ -330,6 +331,11 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path, what):
     path = altered(make_checkpoint(tmp_path / "model.pth", "BC-RNN-GMM"), alter)
     with pytest.raises(ValueError, match=message):
         BCPolicyAdapter.from_checkpoint(path)
+
+
+def test_a_file_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match=r"no BC checkpoint of a known kind.*Known kinds: robomimic \("):
+        BCPolicyAdapter.from_robomimic(SHIPPED_POLICIES["adroit-door-human"])
 
 
 def test_without_robomimic_the_extra_is_named(tmp_path, monkeypatch):

@@ -50,7 +50,8 @@ def filled(kind: str, n_steps: int, n_rows: int, capacity: int, seed: int = 0) -
     kinds: dict[str, spaces.Space] = {"flat": FLAT, "image": IMAGE, "dict": spaces.Dict({"x": FLAT})}
     space = kinds[kind]
     cls = BCDictReplayBuffer if kind == "dict" else BCReplayBuffer
-    buffer: Any = cls(capacity * N_ENVS, space, ACTION_SPACE, "cpu", N_ENVS, gamma=GAMMA, n_steps=n_steps)
+    options = {"gamma": GAMMA, "n_steps": n_steps, "with_next_bc_actions": True}
+    buffer: Any = cls(capacity * N_ENVS, space, ACTION_SPACE, "cpu", N_ENVS, **options)
     numbers = iter(range(10**6))
     episodes: list[list[list[Step]]] = [[[]] for _ in range(N_ENVS)]
     current = [next(numbers) for _ in range(N_ENVS)]
@@ -119,6 +120,8 @@ def test_every_sample_is_what_a_walk_along_its_episode_gives(kind, n_steps, n_ro
     np.testing.assert_array_equal(read(batch.next_observations, kind), want[2])
     np.testing.assert_array_equal(batch.dones[:, 0], want[3])
     np.testing.assert_allclose(batch.next_bc_actions[:, 0], want[4], rtol=1e-6)
+    buffer.with_next_bc_actions = False
+    assert buffer.gather(rows, columns).next_bc_actions is None, "not asked for"
 
 
 def test_columns_of_demonstrations_end_within_an_episode():
