@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import sb3_q2rl.envs  # noqa: F401  registers our environments, so that `--env` finds them
 from sb3_q2rl import demo
 from sb3_q2rl.bc import cli as bc
+from sb3_q2rl.benchmark import cli as benchmark
 from sb3_q2rl.demos import cli as demos
 
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", required=True)
     bc.add_parser(subparsers)
     demos.add_parser(subparsers)
+    benchmark.add_parser(subparsers)
     demo.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

@@ -1,0 +1,159 @@
+"""
+One cell, run to its end in this process: ``python -m sb3_q2rl.benchmark.cell FOLDER``. The folder holds ``cell.json``,
+gets checkpoints and logs, and whoever starts the same cell there again goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
+
+import sb3_q2rl.envs  # noqa: F401  registers the environments
+from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords, starts_from_bc
+from sb3_q2rl.benchmark.measure import FIELDS, Progress, RefereeCallback, to_csv, write_whole
+from sb3_q2rl.benchmark.suite import Cell
+from sb3_q2rl.common.acting import Who
+from sb3_q2rl.common.checkpoint import CheckpointCallback, resume, save_checkpoint
+from sb3_q2rl.common.episode_log import EpisodeLogCallback
+from sb3_q2rl.common.evaluation import evaluate
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+
+Report = Callable[[Progress], None]
+
+
+def run_cell(cell: Cell, folder: Path, report: Report) -> str:
+    """
+    :param cell: what to run
+    :param folder: its own, on a disk that outlives a restart
+    :param report: told about the progress
+    :return: the CSV file
+    :raises ValueError: the folder holds a run with other settings
+    """
+    th.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / "lock"):
+        _remember(cell, folder / "cell.json")
+        _make_files(cell)
+        eval_env = make_vec_env(
+            cell.to.env, n_envs=cell.evaluation.n_envs, seed=cell.evaluation.seed, env_kwargs=cell.to.env_kwargs
+        )
+        text = _play_bc(cell, eval_env) if cell.by.algorithm == BC else _learn(cell, folder, eval_env, report)
+        eval_env.close()
+    write_whole(folder / "evaluations.csv", text)
+    report(Progress(cell.steps, "finished", text))
+    return text
+
+
+def start_anew(folder: Path) -> None:
+    """
+    :param folder: of a cell whose run is to be forgotten
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
+    row = ALGORITHMS[cell.by.algorithm]
+    env = make_vec_env(cell.to.env, seed=cell.seed, env_kwargs=cell.to.env_kwargs)
+    checkpoints, kwargs = folder / "checkpoints", constructor_keywords(cell)
+    if any(checkpoints.glob("step_*")):
+        model = resume(row.algorithm, checkpoints, env, device=kwargs["device"])
+    else:
+        model = row.algorithm(env=env, **kwargs)
+    who: tuple[Who, ...] = ("model", "rl") if starts_from_bc(cell.by.algorithm) else ("model",)
+    episodes = folder / "episodes.csv"
+    referee = RefereeCallback(eval_env, cell.evaluation, who, folder / "evaluations.csv", episodes, report)
+    referee.init_callback(model)
+    referee.go_on_from(model.num_timesteps)
+    referee.tell("learns offline" if not getattr(model, "is_pretrained", True) else "starts")
+    if model.num_timesteps < cell.steps:
+        callbacks = [
+            EpisodeLogCallback(episodes),
+            referee,
+            CheckpointCallback(checkpoints, save_freq=cell.evaluation.every),
+        ]
+        model.learn(cell.steps - model.num_timesteps, callbacks, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+    referee.finish()
+    save_checkpoint(model, checkpoints, keep=1)  # to go on from, should more steps be asked for
+    env.close()
+    return to_csv(referee.rows)
+
+
+def _play_bc(cell: Cell, eval_env: VecEnv) -> str:
+    """The BC policy alone: it does not learn, so one row is all."""
+    player: OfflineToOnlineSAC = ALGORITHMS["qgated_sac"].algorithm(
+        env=eval_env, bc_policy=cell.bc_policy, policy_kwargs=cell.networks, seed=cell.seed, device="cpu"
+    )
+    eval_env.seed(cell.evaluation.seed)
+    result = evaluate(player, eval_env, cell.evaluation.episodes, "bc")
+    row: dict[str, Any] = dict.fromkeys(FIELDS, "")
+    return to_csv([row | {"timesteps": 0, "episodes": result.n_episodes, "model": round(result.success_rate, 4)}])
+
+
+def _remember(cell: Cell, path: Path) -> None:
+    """What the folder belongs to. The number of steps may change: a longer run goes on."""
+    if path.exists():
+        before = Cell.from_dict(json.loads(path.read_text())).as_dict()
+        now = json.loads(json.dumps(cell.as_dict()))
+        before["to"]["steps"] = now["to"]["steps"]
+        changed = [name for name in now if now[name] != before[name]]
+        if changed:
+            raise ValueError(
+                f"{path.parent} holds a run of {cell.key} with another `{'`, `'.join(changed)}`: "
+                f"{'; '.join(f'{before[name]} then, {now[name]} now' for name in changed)}. "
+                "--again starts it anew with the new settings."
+            )
+    write_whole(path, json.dumps(cell.as_dict(), indent=2))
+
+
+def _make_files(cell: Cell) -> None:
+    """What the run starts from, where the suite says how to make it and nobody has yet."""
+    for name in {cell.bc_policy, cell.demonstrations} & cell.files.keys():
+        assert name is not None
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                subprocess.run([sys.executable, *shlex.split(cell.files[name])], check=True)
+            if not path.exists():
+                raise ValueError(
+                    f"`files` of the suite: python {cell.files[name]} ended well, but did not write {name}."
+                )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is in here: one that a killed referee left behind needs a moment to notice."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main(folder: Path) -> None:
+    """
+    :param folder: with ``cell.json``
+    """
+    referee = os.getppid()
+
+    def report(progress: Progress) -> None:
+        if os.getppid() != referee:
+            raise SystemExit("The referee is gone, and this run with it. The next one goes on from the checkpoint.")
+        write_whole(folder / "progress.json", json.dumps(progress._asdict()))
+
+    run_cell(Cell.from_dict(json.loads((folder / "wanted.json").read_text())), folder, report)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
