@@ -41,6 +41,7 @@ class Limits:
     :param travel_speed_rad_s: of resets
     :param watchdog_s: so long without a command within an episode stops the arm
     :param call_limit_s: a call to the robot that takes so much longer than it should counts as hung
+    :param max_approach_m: a reset may begin so far out of the box, e.g. from the arm's home, and leads straight into it
     :param max_recoveries: automatic recoveries within ``recovery_window_s``; then a person is asked
     :param recovery_window_s: see there
     :raises ValueError: not finite, negative, or a box that is empty
@@ -67,6 +68,7 @@ class Limits:
     travel_speed_rad_s: float = 0.5
     watchdog_s: float = 0.5
     call_limit_s: float = 1.0
+    max_approach_m: float = 0.5
     max_recoveries: int = 5
     recovery_window_s: float = 600.0
 
@@ -169,16 +171,29 @@ def fault_of(state: RobotState, now_s: float | None, limits: Limits) -> str | No
     return None
 
 
+def nearest_inside(
+    position_m: np.ndarray, quaternion_xyzw: np.ndarray, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param position_m: (3,)
+    :param quaternion_xyzw: (4,)
+    :param limits: the limits
+    :return: both, within box, tilt and yaw
+    """
+    home = np.array(limits.home_xyzw)
+    tilt_and_yaw = _limit_tilt_and_yaw(to_tilt_and_yaw(quaternion_xyzw, home), limits)
+    return np.clip(position_m, limits.low_m, limits.high_m), from_tilt_and_yaw(tilt_and_yaw, home)
+
+
 def outside(state: RobotState, limits: Limits) -> tuple[float, float]:
     """
     :param state: measured
     :param limits: the limits
     :return: how far the tool is out of the box in m, and out of tilt and yaw in rad; 0 inside
     """
-    position = np.asarray(state.position_m)
-    tilt_and_yaw = to_tilt_and_yaw(state.quaternion_xyzw, np.asarray(limits.home_xyzw))
-    off_m = np.linalg.norm(position - np.clip(position, limits.low_m, limits.high_m))
-    return float(off_m), float(_turn(tilt_and_yaw - _limit_tilt_and_yaw(tilt_and_yaw, limits))[0])
+    tilt_and_yaw = to_tilt_and_yaw(state.quaternion_xyzw, np.array(limits.home_xyzw))
+    off_m = length(state.position_m - np.clip(state.position_m, limits.low_m, limits.high_m))
+    return float(off_m[0]), float(_turn(tilt_and_yaw - _limit_tilt_and_yaw(tilt_and_yaw, limits))[0])
 
 
 def _limit_tilt_and_yaw(tilt_and_yaw: np.ndarray, limits: Limits) -> np.ndarray:

@@ -1,0 +1,45 @@
+"""The way of a reset: up, over, down."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_q2rl.envs.franka.robot import Command, RobotState
+from sb3_q2rl.envs.franka.rotations import angle_between
+from sb3_q2rl.envs.franka.safety import Limits, nearest_inside
+
+# So little to the side, and so little turned, is a straight way up or down
+ASIDE_M, TURNED_RAD = 0.002, 0.02
+
+
+class Waypoint(NamedTuple):
+    """
+    :param position_m: (3,)
+    :param quaternion_xyzw: (4,)
+    """
+
+    position_m: np.ndarray
+    quaternion_xyzw: np.ndarray
+
+
+def reset_path(state: RobotState, goal: Command, limits: Limits) -> list[Waypoint]:
+    """
+    Lift, cross the box at ``crossing_height_m`` (or higher, if the arm is), turn on the way, and come down. All of it
+    lies in the box: the box is convex, and so are tilt and yaw.
+
+    :param state: where the arm is
+    :param goal: where it shall go
+    :param limits: the limits
+    :return: the corners of the way, without its beginning
+    """
+    here = nearest_inside(state.position_m, state.quaternion_xyzw, limits)
+    there = Waypoint(*nearest_inside(goal.position_m, goal.quaternion_xyzw, limits))
+    aside_m = np.linalg.norm((there.position_m - here[0])[:2])
+    if aside_m < ASIDE_M and angle_between(there.quaternion_xyzw, here[1]) < TURNED_RAD:
+        return [there]
+    height = max(limits.crossing_height_m, here[0][2])
+    above_here = Waypoint(np.array([*here[0][:2], height]), here[1])
+    above_there = Waypoint(np.array([*there.position_m[:2], height]), there.quaternion_xyzw)
+    return [above_here, above_there, there]
