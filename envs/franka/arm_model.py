@@ -47,8 +47,9 @@ SOLVER_TOLERANCE = 1e-6
 # Whom the contacts of a thing are with, as (contype, conaffinity): the arm is no obstacle to itself
 ROBOT, FIXED, MOVING = (1, 0), (2, 1), (4, 7)
 COLLISION_GROUP, VISUAL_GROUP = 0, 1  # robosuite's convention
-# Pictures are lit by these alone, from above
-LIGHTS_M = ((0.2, -0.6, 1.4), (0.9, 0.6, 1.2))
+TABLE_FRICTION = (0.6, 0.005, 0.0001)
+# Pictures are lit by these alone, from above; True: it casts shadows
+LIGHTS_M = {(0.2, -0.6, 1.4): True, (0.9, 0.6, 1.2): False}
 WRIST_CAMERA, WORKSPACE_CAMERA = "wrist_rgb", "workspace_rgb"
 
 
@@ -116,7 +117,7 @@ def _hand_spec(assets: Path) -> Any:
     spec.compiler.degree = False  # robosuite merges it into the arm's model, which says so
     for mesh in spec.meshes:
         mesh.file = str(assets / "grippers" / mesh.file)
-    for part in [*spec.actuators, *spec.tendons, *spec.sensors]:
+    for part in [*spec.actuators, *spec.tendons, *spec.sensors, *spec.sites]:
         spec.delete(part)
     return spec
 
@@ -159,13 +160,12 @@ def _close_linkage(spec: Any) -> None:
 def _add_surroundings(spec: Any) -> None:
     spec.worldbody.add_geom(
         name="table",
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        pos=[0.45, 0.0, -0.02],
-        size=[0.55, 0.5, 0.02],
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[1.0, 1.0, 0.1],
         contype=FIXED[0],
         conaffinity=FIXED[1],
         group=COLLISION_GROUP,
-        rgba=[0.62, 0.62, 0.6, 1.0],
+        friction=TABLE_FRICTION,
     )
     spec.worldbody.add_geom(
         name="table_top",
@@ -177,10 +177,20 @@ def _add_surroundings(spec: Any) -> None:
         group=VISUAL_GROUP,
         rgba=[0.62, 0.62, 0.6, 1.0],
     )
-    for position_m in LIGHTS_M:
-        spec.worldbody.add_light(pos=position_m, dir=-np.array(position_m) + [0.5, 0.0, 0.0], diffuse=[0.5] * 3)
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+        rgb1=[0.8, 0.83, 0.86],
+        width=8,
+        height=48,
+    )
+    for position_m, casts_shadow in LIGHTS_M.items():
+        spec.worldbody.add_light(
+            pos=position_m, dir=-np.array(position_m) + [0.5, 0.0, 0.0], diffuse=[0.5] * 3, castshadow=casts_shadow
+        )
     # Across the workspace, from the front; and beside the hand, looking down along the fingers
-    _add_camera(spec.worldbody, WORKSPACE_CAMERA, (1.05, 0.0, 0.45), look_at_m=(0.5, 0.0, 0.06), fovy_deg=40.0)
+    _add_camera(spec.worldbody, WORKSPACE_CAMERA, (1.05, 0.0, 0.45), look_at_m=(0.5, 0.0, 0.1), fovy_deg=38.0)
     _add_camera(spec.body(HAND), WRIST_CAMERA, (0.075, 0.0, 0.03), look_at_m=(0.0, 0.0, 0.19), fovy_deg=65.0)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,7 +97,61 @@ PEG_INSERTION = Task(
     make_scene=_peg_scene,
 )
 
-TASKS = {task.name: task for task in (PEG_INSERTION,)}
+# The fingers open along the base's x, the way in which a lying pipe is grasped
+TOOL_ACROSS_XYZW = (np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0)
+
+
+def _pipe_scene() -> Scene:
+    from sb3_q2rl.envs.franka.pipe_assembly import PipeAssemblyScene
+
+    return PipeAssemblyScene()
+
+
+PIPE_ASSEMBLY = Task(
+    name="pipe_assembly",
+    max_episode_steps=400,
+    workspace_low_m=(0.38, -0.20, 0.012),
+    workspace_high_m=(0.66, 0.20, 0.32),
+    # The hand lies when the pipe stands
+    max_tilt_rad=1.75,
+    max_yaw_rad=0.7,
+    fixed_gripper_width_m=None,
+    start=Command(np.array([0.50, 0.02, 0.18]), np.array(TOOL_ACROSS_XYZW), gripper_width_m=0.085),
+    start_spread_m=(0.03, 0.03, 0.02),
+    start_spread_yaw_rad=0.2,
+    object_sizes={"socket_pos": 3, "tool_to_pipe_pos": 3, "pipe_to_socket_pos": 3, "pipe_axis": 3},
+    make_scene=_pipe_scene,
+)
+
+
+def _kitting_scene(n_parts: int) -> Scene:
+    from sb3_q2rl.envs.franka.kitting import KittingScene
+
+    return KittingScene(n_parts)
+
+
+KITTING = Task(
+    name="kitting",
+    max_episode_steps=500,
+    workspace_low_m=(0.36, -0.22, 0.015),
+    workspace_high_m=(0.62, 0.22, 0.26),
+    max_tilt_rad=0.25,
+    max_yaw_rad=0.8,
+    fixed_gripper_width_m=None,
+    start=Command(np.array([0.46, 0.0, 0.18]), np.array(TOOL_DOWN_XYZW), gripper_width_m=0.085),
+    start_spread_m=(0.03, 0.03, 0.02),
+    start_spread_yaw_rad=0.1,
+    object_sizes={
+        "tray_pos": 3,
+        **{"tool_to_a_pos": 3, "a_to_tray_pos": 3, "a_turn": 2},
+        **{"tool_to_b_pos": 3, "b_to_tray_pos": 3, "b_turn": 2},
+    },
+    make_scene=partial(_kitting_scene, 1),
+)
+# Policies made for one part in the middle of each bin meet two, beside it
+KITTING_MODIFIED = replace(KITTING, name="kitting_modified", make_scene=partial(_kitting_scene, 2))
+
+TASKS = {task.name: task for task in (PEG_INSERTION, PIPE_ASSEMBLY, KITTING, KITTING_MODIFIED)}
 
 
 def draw_start(task: Task, rng: np.random.Generator) -> Command:
