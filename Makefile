@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
+SUITES ?= benchmarks/adroit.yml benchmarks/lift.yml benchmarks/ablation.yml
+
 .PHONY: demo test format lint type benchmark
 
 demo: $(VENV)/installed
@@ -26,8 +28,10 @@ lint: $(VENV)/installed
 type: $(VENV)/installed
 	$(BIN)/mypy sb3_q2rl envs zoo_configs
 
+# Days of a core; it goes on where it was stopped. One cell: ... benchmark run benchmarks/adroit.yml --only task=door algorithm=Q2RL seed=0
 benchmark: $(VENV)/installed
-	$(BIN)/python benchmarks/run_tasks.py
+	for suite in $(SUITES); do $(BIN)/python -m sb3_q2rl benchmark run $$suite || exit 1; done
+	$(BIN)/python -m sb3_q2rl benchmark report $(SUITES)
 
 # uv installs in a minute what takes pip many, but does not read pip's configuration: hand it pip's find-links, if any.
 # Where Python may not write bytecode itself (containers often forbid it), compile now: each start then saves seconds.
@@ -38,5 +42,5 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	links=$$(echo $$links | tr ' ' ','); \
 	if [ -n "$$links" ] && [ -z "$$UV_FIND_LINKS" ]; then export UV_FIND_LINKS="$$links"; fi; \
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) \
-		-e '.[zoo,d4rl,robosuite,robomimic,flax,franka,realsense,dev]'
+		-e '.[zoo,d4rl,robosuite,robomimic,flax,franka,realsense,ray,dev]'
 	touch $@

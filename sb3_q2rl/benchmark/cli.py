@@ -37,6 +37,10 @@ def add_parser(subparsers: Any) -> None:
     )
     run.add_argument("--results", type=Path, help="CSV files (default: results/NAME beside the suite)")
     run.set_defaults(run=run_suite)
+    report = commands.add_parser("report", help="tables and pictures of what has been run, from its CSV files")
+    report.add_argument("suites", type=Path, nargs="+", help="YAML files")
+    report.add_argument("--out", type=Path, help="folder of the page (default: results beside the first suite)")
+    report.set_defaults(run=make_report)
 
 
 def _n_cores() -> int:
@@ -90,3 +94,12 @@ def _parse_only(filters: list[str]) -> dict[str, list[str]]:
             raise ValueError(f"`--only` {text!r} is no filter; expected e.g. task=door or seed=0,1.")
         only[key] = values.split(",")
     return only
+
+
+def make_report(args: argparse.Namespace) -> None:
+    """
+    :param args: see :func:`add_parser`
+    """
+    from sb3_q2rl.benchmark.report import write_report
+
+    print(f"Report: {write_report(args.suites, args.out)}")

@@ -53,33 +53,40 @@ class Results:
 
 class Curve(NamedTuple):
     """
-    What one cell left behind.
+    What one cell left behind, up to the suite's last step.
 
     :param cell: which
-    :param steps: (n,) environment steps of the evaluations; the first is the start of RL
-    :param episodes: (n,) of each evaluation
+    :param steps: (n,) environment steps of the evaluations; the first is where RL starts
+    :param episodes: of each evaluation
     :param model: (n,) success of the model as it acts
     :param rl: (n,) success of its actor alone; NaN where that is the same thing
-    :param before: success of the training episodes before the start: the BC policy's. NaN without any
+    :param before: success of the training episodes before RL started: the BC policy's. NaN without any
     """
 
     cell: Cell
     steps: np.ndarray
-    episodes: np.ndarray
+    episodes: int
     model: np.ndarray
     rl: np.ndarray
     before: float
 
     @classmethod
     def read(cls, cell: Cell, path: Path) -> Curve:
+        """
+        :param cell: which
+        :param path: its CSV file; where that goes on for longer, the success at the last step is interpolated
+        """
         table = pd.read_csv(path)
+        steps = table.timesteps.to_numpy(dtype=int)
+        kept = steps[steps < cell.steps]
+        end = np.append(kept, cell.steps) if steps[-1] >= cell.steps else kept
         return cls(
             cell,
-            table.timesteps.to_numpy(dtype=int),
-            table.episodes.to_numpy(dtype=int),
-            table.model.to_numpy(dtype=float),
-            table.rl.to_numpy(dtype=float),
-            float(table.train_success.iloc[0]) if table.timesteps.iloc[0] > 0 else np.nan,
+            end,
+            int(table.episodes.iloc[-1]),
+            np.interp(end, steps, table.model.to_numpy(dtype=float)),
+            np.interp(end, steps, table.rl.to_numpy(dtype=float)),
+            float(table.train_success.iloc[0]) if steps[0] > 0 else np.nan,
         )
 
     @property
@@ -88,12 +95,18 @@ class Curve(NamedTuple):
 
     def at(self, steps: np.ndarray) -> np.ndarray:
         """
-        :param steps: (m,) environment steps
-        :return: (m,) success in between, by interpolation; before the start the BC policy's, after the end NaN
+        :param steps: (m,) environment steps, not beyond the last
+        :return: (m,) success in between; before RL starts the BC policy's
         """
         before = self.model[0] if np.isnan(self.before) else self.before
-        return np.where(
-            steps < self.steps[0],
-            before,
-            np.where(steps > self.steps[-1], np.nan, np.interp(steps, self.steps, self.model)),
-        )
+        return np.where(steps < self.steps[0], before, np.interp(steps, self.steps, self.model))
+
+
+def mean_curve(curves: Sequence[Curve], n_points: int = 201) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param curves: of several seeds
+    :param n_points: of the grid from step 0 to the end of the shortest
+    :return: (n_points,) steps, and (n_seeds, n_points) success
+    """
+    grid = np.linspace(0, min(curve.steps[-1] for curve in curves), n_points)
+    return grid, np.stack([curve.at(grid) for curve in curves])

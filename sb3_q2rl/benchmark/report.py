@@ -1,0 +1,120 @@
+"""One page with a table and a picture of every task, and one picture of all, from the CSV files alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_q2rl.benchmark.comparison import Curves, draw_curves, draw_overview
+from sb3_q2rl.benchmark.results import Curve, Results
+from sb3_q2rl.benchmark.statistics import percentile_interval, resample
+from sb3_q2rl.benchmark.suite import Suite, load_suite
+from sb3_q2rl.benchmark.table import HEADINGS, Published, line, markdown, rate, scores
+
+INTRODUCTION = """# Results
+
+Not written by hand: `{command}`
+makes this page from the CSV files in this folder. One line of it is run again by
+`python -m sb3_q2rl benchmark run SUITE.yml --only task=... algorithm=... --again`.
+
+- **success at the end**: of the model as it acts, mean over seeds; the same starts for all. **95 %**: percentiles of a
+  bootstrap that draws seeds, then each seed's episodes. With few seeds, or where all episodes went alike, it is
+  narrower than the truth.
+- **IQM**: interquartile mean of the seeds. **RL alone**: the actor without gate or BC policy, at the end.
+- **lowest after the start**: worst evaluation of any seed once RL acts (the gate opens, an offline phase is over).
+- **steps to 90 %**: where the mean first reaches nine tenths of its own last value. **mean while learning**: area
+  under the curve, divided by its length; before RL starts the BC policy's success counts.
+- **paper**: {source}. Other BC policies, larger networks, mostly more steps: not the same experiment.
+
+All environment steps count, those of the BC policy and of warm-ups too; gradient steps of offline phases do not.
+"""
+
+
+def write_report(suites: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """
+    :param suites: YAML files
+    :param out: folder of the page and its pictures, by default ``results`` beside the first suite
+    :return: the page
+    :raises ValueError: not one cell has a result
+    """
+    paths = [Path(suite) for suite in suites]
+    folder = Path(out) if out is not None else paths[0].parent / "results"
+    published = Published.load()
+    parts: list[str] = []
+    overview: dict[str, Curves] = {}
+    for path in paths:
+        suite = load_suite(path)
+        found = collect(suite, Results(path.parent / "results" / suite.name))
+        parts += [_section(suite, task, curves, published, folder) for task, curves in found.items()]
+        if suite.reference is None:
+            overview |= found
+    if not parts:
+        raise ValueError(f"There is no result of {', '.join(map(str, paths))} yet: start with `benchmark run`.")
+    command = "python -m sb3_q2rl benchmark report " + " ".join(map(str, paths))
+    page = [INTRODUCTION.format(command=command, source=published.source)]
+    if overview:
+        draw_overview(overview, folder / "overview.png")
+        page.append("![All tasks](overview.png)\n\nHollow: not all seeds are finished.")
+    target = folder / "report.md"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join([*page, *parts, ""]))
+    return target
+
+
+def collect(suite: Suite, results: Results) -> dict[str, Curves]:
+    """
+    :param suite: what was asked for
+    :param results: what is there
+    :return: the curves of each task that has any, by task and label
+    """
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for curve in results.curves(suite.cells()):
+        found.setdefault(curve.cell.task, {}).setdefault(curve.cell.label, []).append(curve)
+    return {task: found[task] for task in suite.tasks if task in found}
+
+
+def _section(suite: Suite, task: str, curves: Curves, published: Published, folder: Path) -> str:
+    cell = next(iter(curves.values()))[0].cell
+    picture = draw_curves(
+        curves,
+        folder / suite.name / f"{task}.png",
+        f"{cell.to.env} ({suite.name})",
+    )
+    paper_steps = published.steps.get(cell.to.env)
+    headings, lines = list(HEADINGS), [line(seeds, published) for seeds in curves.values()]
+    reference = curves.get(suite.reference or "")
+    if reference is not None:
+        headings.insert(3, f"difference to {suite.reference}")
+        for row, seeds in zip(lines, curves.values(), strict=True):
+            row.insert(3, _difference(seeds, reference))
+    missing = [label for label in suite.algorithms if label not in curves]
+    notes = [f"{cell.to.steps:,} environment steps, {cell.evaluation.episodes} episodes an evaluation."]
+    if paper_steps is not None:
+        notes.append(f"The paper's numbers: after {paper_steps:,} steps.")
+    if missing:
+        notes.append(f"No results: {', '.join(missing)}.")
+    parts = [
+        f"\n## {suite.name}: {task} (`{cell.to.env}`)\n",
+        " ".join(notes),
+        f"\n{markdown(headings, lines)}\n",
+        "Mean over seeds, the band reaches from the lowest to the highest.\n",
+        f"![Learning curves]({Path(os.path.relpath(picture, folder)).as_posix()})",
+    ]
+    return "\n".join(parts)
+
+
+def _difference(seeds: Sequence[Curve], reference: Sequence[Curve]) -> str:
+    """Of the success at the end, with its 95 % interval: is the whole of it on one side of 0?"""
+    if seeds is reference or not all(curve.is_finished for curve in (*seeds, *reference)):
+        return ""
+    ours, theirs = scores(seeds), scores(reference)
+    # Another stream of random numbers: the two were measured independently
+    draws = resample([ours]).mean(axis=1) - resample([theirs], seed=1).mean(axis=1)
+    low, high = percentile_interval(draws)
+    difference = float(ours.rates.mean() - theirs.rates.mean())
+    return f"{_signed(difference)} ({_signed(low)} to {_signed(high)})"
+
+
+def _signed(value: float) -> str:
+    return ("-" if value < 0 else "+") + rate(abs(value))
