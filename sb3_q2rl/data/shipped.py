@@ -25,4 +25,24 @@ def adroit_door_human() -> Demonstrations:
     return recorded.with_success_rewards(hinge_rad >= DOOR_OPEN_RAD, step_reward=-5.0, success_reward=5.0)
 
 
-SHIPPED_DEMONSTRATIONS: dict[str, Callable[[], Demonstrations]] = {"adroit-door-human": adroit_door_human}
+def adroit_pen_dapg() -> Demonstrations:
+    """
+    50 episodes in which the DAPG expert solved the Adroit pen, under the reward of ``AdroitHandPenBinary-v0``: -5 a
+    step, +5 and terminated on success. The BC policy of this name was cloned from them.
+    """
+    return load_npz(ASSETS / "adroit_pen_dapg.npz")
+
+
+def robomimic_lift_scripted() -> Demonstrations:
+    """
+    16 episodes of the scripted expert, with action noise 0.1, under the reward of ``RobomimicLift-v0``: -1 a step, 4
+    and terminated on success. The BC policy ``robomimic-lift`` was cloned from them.
+    """
+    return load_npz(ASSETS / "robomimic_lift_scripted.npz")
+
+
+SHIPPED_DEMONSTRATIONS: dict[str, Callable[[], Demonstrations]] = {
+    "adroit-door-human": adroit_door_human,
+    "adroit-pen-dapg": adroit_pen_dapg,
+    "robomimic-lift-scripted": robomimic_lift_scripted,
+}
