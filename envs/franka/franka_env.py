@@ -93,6 +93,10 @@ class FrankaEnv(gym.Env, EzPickle):
             raise ValueError(f"`obs_mode` must be 'state' or 'image', got {obs_mode!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"`render_mode` must be None or 'rgb_array', got {render_mode!r}")
+        if isinstance(robot, str) and robot != "sim":
+            raise ValueError(
+                f"`robot` must be 'sim' or a robot, e.g. FCIRobot(host=...) of sb3_q2rl.envs.franka.fci, got {robot!r}"
+            )
         self.obs_mode, self.render_mode, self.operator = obs_mode, render_mode, operator
         self.reward_scale, self.reward_bias = reward_scale, reward_bias
         self.config = config or FrankaConfig()

@@ -11,6 +11,8 @@ from sb3_q2rl.envs.franka.robot import Command, RobotState
 from sb3_q2rl.envs.franka.rotations import TOOL_DOWN_XYZW, from_tilt_and_yaw, length, to_tilt_and_yaw
 
 Point = tuple[float, float, float]
+# Far enough from pi, where orientations have no neighbours in tilt and yaw
+MAX_TILT_RAD, MAX_YAW_RAD = 2.5, 3.0
 Norm = Callable[[np.ndarray], np.ndarray]
 
 
@@ -56,9 +58,9 @@ class Limits:
     max_step_rad: float = 0.25
     max_lead_m: float = 0.03
     max_lead_rad: float = 0.25
-    max_outside_m: float = 0.03
+    max_outside_m: float = 0.05
     max_outside_rad: float = 0.3
-    max_force_n: float = 40.0
+    max_force_n: float = 60.0
     max_torque_nm: float = 10.0
     max_joint_speed_rad_s: float = 2.0
     max_gripper_width_m: float = 0.085
@@ -88,10 +90,10 @@ class Limits:
         for axis, low, high in zip("xyz", self.low_m, self.high_m, strict=True):
             if low > high:
                 raise ValueError(f"`low_m` is above `high_m` in {axis}: {low} > {high}. Swap them, or mend the box.")
-        if self.max_tilt_rad > np.pi / 2 or self.max_yaw_rad > 3.0:
+        if self.max_tilt_rad > MAX_TILT_RAD or self.max_yaw_rad > MAX_YAW_RAD:
             raise ValueError(
-                f"`max_tilt_rad` is {self.max_tilt_rad} and `max_yaw_rad` {self.max_yaw_rad}: expected at most pi/2 "
-                "and 3. Beyond, a tool that points down becomes one that points up, and yaw jumps from pi to -pi."
+                f"`max_tilt_rad` is {self.max_tilt_rad} and `max_yaw_rad` {self.max_yaw_rad}: expected at most "
+                f"{MAX_TILT_RAD} and {MAX_YAW_RAD}. Near pi a tool points up and has no yaw, and yaw jumps to -pi."
             )
         if abs(np.linalg.norm(self.home_xyzw) - 1) > 1e-6 or np.hypot(*self.home_xyzw[2:]) > 1e-6:
             raise ValueError(
