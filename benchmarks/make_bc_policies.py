@@ -3,7 +3,7 @@ How the shipped BC policies were made. On one core each takes about 5 minutes:
 
     python benchmarks/make_bc_policies.py door --out door_bc.pt
     python benchmarks/make_bc_policies.py pen --out pen_bc.pt
-    python benchmarks/make_bc_policies.py lift --out lift_bc.pt
+    python benchmarks/make_bc_policies.py lift --out lift_bc.pt       (likewise can, square, kitchen)
 
 The seeds of the rollouts that choose a checkpoint, of the pen demonstrations and of the final measurement are far
 apart, so the success printed at the end is that of initial states which nothing was chosen by.
@@ -12,6 +12,7 @@ apart, so the success printed at the end is that of initial states which nothing
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +33,35 @@ from sb3_q2rl.demos.record import record_demonstrations
 PEN_DEMONSTRATION_SEED = 500_000
 FRESH_SEED = 1_000_000
 N_FRESH_EPISODES = 300
-# Scripted demonstrations of each task: so few that the clone succeeds about as often as the paper's
-N_DEMONSTRATIONS = {"RobomimicLift-v0": 16}
+# of the recordings of scripted experts, on actions in [-1, 1]
+DEMONSTRATION_NOISE = 0.1
+
+
+class Recipe(NamedTuple):
+    """
+    How the clone of a scripted expert is made.
+
+    :param env_id: the task
+    :param n_demonstrations: so few that the clone succeeds about as often as the paper's
+    :param sigma_min: floor of the scales. That of the recordings' noise keeps the densities honest: no clone of so few
+        demonstrations knows better
+    :param n_epochs: of training
+    :param eval_interval: epochs between evaluations of the likelihood of held-out demonstrations, which chooses. If it
+        is ``n_epochs``, the last checkpoint is taken: that likelihood is highest after a few epochs, when the policy
+        still misses what it reaches for
+    """
+
+    env_id: str
+    n_demonstrations: int
+    sigma_min: float
+    n_epochs: int
+    eval_interval: int
+
+
+RECIPES = {
+    "lift": Recipe("RobomimicLift-v0", 16, sigma_min=0.05, n_epochs=100, eval_interval=25),
+    "can": Recipe("RobomimicCan-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
+}
 
 
 class DAPGExpert(NamedTuple):
@@ -107,24 +135,31 @@ def make_pen() -> tuple[GaussianBCPolicy, gym.Env]:
     return policy, env
 
 
-def make_scripted(env_id: str) -> tuple[GaussianBCPolicy, gym.Env]:
+def make_scripted(recipe: Recipe) -> tuple[GaussianBCPolicy, gym.Env]:
     """
     A task that has a scripted expert, from a few of its noisy demonstrations.
 
-    :param env_id: one of ``N_DEMONSTRATIONS``
+    :param recipe: how
     """
     with tempfile.TemporaryDirectory() as folder:
-        recorded = record_demonstrations(
-            env_id, Path(folder) / "demos.hdf5", N_DEMONSTRATIONS[env_id], noise=0.1, seed=0
-        )
-        demonstrations = Demonstrations.load(recorded.path)
-    return train_bc(demonstrations, n_components=5, n_epochs=100, eval_interval=25, seed=0), gym.make(env_id)
+        path = Path(folder) / "demos.hdf5"
+        record_demonstrations(recipe.env_id, path, recipe.n_demonstrations, noise=DEMONSTRATION_NOISE, seed=0)
+        demonstrations = Demonstrations.load(path)
+    policy = train_bc(
+        demonstrations,
+        n_components=5,
+        sigma_min=recipe.sigma_min,
+        n_epochs=recipe.n_epochs,
+        eval_interval=recipe.eval_interval,
+        seed=0,
+    )
+    return policy, gym.make(recipe.env_id)
 
 
 MAKERS: dict[str, Callable[[], tuple[GaussianBCPolicy, gym.Env]]] = {
     "door": make_door,
     "pen": make_pen,
-    "lift": lambda: make_scripted("RobomimicLift-v0"),
+    **{task: functools.partial(make_scripted, recipe) for task, recipe in RECIPES.items()},
 }
 
 

@@ -30,6 +30,7 @@ SHIPPED_POLICIES = {
     "adroit-door-human": ASSETS / "adroit_door_human_bc.pt",
     "adroit-pen-dapg": ASSETS / "adroit_pen_dapg_bc.pt",
     "robomimic-lift": ASSETS / "robomimic_lift_bc.pt",
+    "robomimic-can": ASSETS / "robomimic_can_bc.pt",
 }
 
 # A reader returns None for a file that is not of its kind, and raises for one that is but is broken.

@@ -10,8 +10,10 @@ from sb3_q2rl.envs.robomimic import Pose, RobomimicEnv
 # m, heights of the can's middle. The walls of the bins end at 0.9, the can is 0.08 long
 CARRIED_M = 1.0
 RELEASED_M = (0.87, 0.9)
-# of the place in the compartment: half of its room, and half of the can
-PLACE_TOLERANCE_M = 0.04
+# m, from the compartment's middle to the robot: in the middle the arm is stretched and stands still, and whoever learns
+# from such demonstrations stands there for ever
+NEARER_M = np.array([-0.045, -0.06, 0.0])
+PLACE_TOLERANCE_M = 0.015
 # farther from the fingers it is no longer held
 HELD_M = 0.04
 HALF_LENGTH_M = 0.04
@@ -27,7 +29,7 @@ def can(env: RobomimicEnv, operator: Operator) -> Actions:
     hand = Hand(env, operator)
     grasp_offset = operator.near(0.01 * UP, tolerance_m=0.008)
     usual_yaw = operator.rng.uniform(-0.4, 0.4) * operator.sloppiness
-    place = operator.near(env.pose("VisualCan_main").position_m, PLACE_TOLERANCE_M)[:2]
+    place = operator.near(env.pose("VisualCan_main").position_m + NEARER_M, PLACE_TOLERANCE_M)[:2]
     released_m = operator.rng.uniform(*RELEASED_M)
 
     def grasp_yaw() -> float:
