@@ -41,11 +41,12 @@ PAD_FRICTION = (1.2, 0.02, 0.0005)  # rubber: sliding, torsional in m, rolling i
 # About 70 N at each pad, and 0.1 m/s: the real hand has 20 to 235 N, and closes at up to 0.15 m/s
 GRIP_NM, FINGER_STIFFNESS_NM_RAD, FINGER_DAMPING_NMS_RAD = 8.0, 200.0, 4.0
 # Half a millimetre and less a step at the speeds of a task
-TIMESTEP_S = 0.002
+TIMESTEP_S = 0.0025
 # A step's error in what is touched stays far below a micrometre
 SOLVER_TOLERANCE = 1e-6
-# Whom the contacts of a thing are with, as (contype, conaffinity): the arm is no obstacle to itself
-ROBOT, FIXED, MOVING = (1, 0), (2, 1), (4, 7)
+# What touches what, as (contype, conaffinity). The arm is no obstacle to itself. Parts touch the fingertips and all that
+# is fixed; to try the meshes behind the fingertips, too, would take as long as all else, and parts do not get there
+ROBOT, FINGERTIP, FIXED, MOVING = (1, 0), (9, 0), (2, 1), (4, 14)
 COLLISION_GROUP, VISUAL_GROUP = 0, 1  # robosuite's convention
 TABLE_FRICTION = (0.6, 0.005, 0.0001)
 # Pictures are lit by these alone, from above; True: it casts shadows
@@ -140,6 +141,7 @@ def _set_contacts(spec: Any) -> None:
         geom.contype, geom.conaffinity = ROBOT
         geom.solref, geom.solimp = [0.006, 1.0], [0.9, 0.95, 0.001, 0.5, 2.0]
         if geom.name in PADS:
+            geom.contype, geom.conaffinity = FINGERTIP
             geom.condim, geom.friction, geom.priority = 4, PAD_FRICTION, 1
         elif geom.name in THIN_PADS:
             geom.contype = geom.conaffinity = 0
@@ -187,7 +189,7 @@ def _add_surroundings(spec: Any) -> None:
     )
     for position_m, casts_shadow in LIGHTS_M.items():
         spec.worldbody.add_light(
-            pos=position_m, dir=-np.array(position_m) + [0.5, 0.0, 0.0], diffuse=[0.5] * 3, castshadow=casts_shadow
+            pos=position_m, dir=-np.array(position_m) + [0.5, 0.0, 0.0], diffuse=[0.4] * 3, castshadow=casts_shadow
         )
     # Across the workspace, from the front; and beside the hand, looking down along the fingers
     _add_camera(spec.worldbody, WORKSPACE_CAMERA, (1.05, 0.0, 0.45), look_at_m=(0.5, 0.0, 0.1), fovy_deg=38.0)

@@ -154,4 +154,5 @@ class MujocoRobot:
         if key not in self._cameras:
             simulator: Any = self.simulator
             self._cameras[key] = Cameras(simulator.model, simulator.data, names, size, fast)
+        self.simulator.refresh_cameras()
         return self._cameras[key].render()

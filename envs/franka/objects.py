@@ -26,9 +26,10 @@ def add_box(
     quaternion_wxyz: Sequence[float] = (1.0, 0.0, 0.0, 0.0),
     rgba: Sequence[float] = (0.5, 0.5, 0.5, 1.0),
     mass_kg: float | None = None,
+    visible: bool = True,
 ) -> None:
     """
-    A box to touch and to see.
+    A box to touch, and to see.
 
     :param body: mujoco.MjsBody; one with a free joint is given a mass, what is fixed has none
     :param half_edges_m: (3,)
@@ -36,6 +37,7 @@ def add_box(
     :param quaternion_wxyz: (4,)
     :param rgba: its colour
     :param mass_kg: None: it is fixed
+    :param visible: False where something rounder is drawn in its place
     """
     shape = {
         "type": mujoco.mjtGeom.mjGEOM_BOX,
@@ -55,7 +57,8 @@ def add_box(
         friction=FRICTION,
         mass=mass_kg or 0.0,
     )
-    body.add_geom(**shape, group=VISUAL_GROUP, contype=0, conaffinity=0, mass=0.0)
+    if visible:
+        body.add_geom(**shape, group=VISUAL_GROUP, contype=0, conaffinity=0, mass=0.0)
 
 
 def add_socket(body: Any, width_m: float, depth_m: float, half_edge_m: float, rgba: Sequence[float]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import mujoco
 import numpy as np
 
+from sb3_q2rl.envs.franka.arm_model import VISUAL_GROUP
 from sb3_q2rl.envs.franka.objects import FLOOR_M, about_z, add_box, in_frame
 from sb3_q2rl.envs.franka.robot import Command
 from sb3_q2rl.envs.franka.simulator import Pose, Simulator
@@ -57,9 +59,19 @@ class PipeAssemblyScene:
                 pipe,
                 (LENGTH_M / 2, side_m, side_m),
                 quaternion_wxyz=(np.cos(angle_rad / 2), np.sin(angle_rad / 2), 0.0, 0.0),
-                rgba=(0.9, 0.75, 0.2, 1.0),
                 mass_kg=MASS_KG / 2,
+                visible=False,
             )
+        pipe.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            size=[DIAMETER_M / 2, LENGTH_M / 2, 0.0],
+            quat=[np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0],
+            rgba=[0.9, 0.75, 0.2, 1.0],
+            group=VISUAL_GROUP,
+            contype=0,
+            conaffinity=0,
+            mass=0.0,
+        )
 
     def place(self, simulator: Simulator, start: Command, rng: np.random.Generator) -> None:
         """

@@ -56,7 +56,7 @@ class Simulator:
         if not np.isclose(self.n_steps * self.model.opt.timestep * control_hz, 1.0):
             raise ValueError(
                 f"`control_hz` {control_hz} is no whole number of simulator steps of {self.model.opt.timestep} s. "
-                "Take 10, or another divisor of 500."
+                "Take 10, or another divisor of 400."
             )
         model = self.model
         self._joints, self._dofs = (
@@ -111,18 +111,18 @@ class Simulator:
 
     def wrench(self) -> np.ndarray:
         """:return: (6,) force in N on the hand and what it grasps, and torque in N m about the tool centre point"""
-        data, total, one = self.data, np.zeros(6), np.zeros(6)
-        touching = self._is_hand[data.contact.geom]
+        data, pushed, turned = self.data, np.zeros(3), np.zeros(3)
+        touching, wrench = self._is_hand[data.contact.geom], np.empty(6)
         for index in np.flatnonzero(touching[:, 0] != touching[:, 1]):
-            mujoco.mj_contactForce(self.model, data, int(index), one)
-            contact = data.contact[int(index)]
-            # rows are the contact's axes; the force is that of the first geometry on the second
-            axes = contact.frame.reshape(3, 3)
-            sign = -1.0 if touching[index, 0] else 1.0
-            force = sign * one[:3] @ axes
-            total[:3] += force
-            total[3:] += sign * one[3:] @ axes + np.cross(contact.pos - data.site_xpos[self._tool], force)
-        return total
+            mujoco.mj_contactForce(self.model, data, int(index), wrench)
+            # rows of the frame are the contact's axes; the force is that of the first geometry on the second
+            axes = data.contact.frame[index].reshape(3, 3) * (-1.0 if touching[index, 0] else 1.0)
+            force = wrench[:3] @ axes
+            x, y, z = data.contact.pos[index] - data.site_xpos[self._tool]
+            pushed += force
+            turned += wrench[3:] @ axes
+            turned += y * force[2] - z * force[1], z * force[0] - x * force[2], x * force[1] - y * force[0]
+        return np.concatenate([pushed, turned])
 
     def step(self, command: Command) -> None:
         """
@@ -141,6 +141,10 @@ class Simulator:
         """Poses as they are after the last simulator step, or after something was put somewhere."""
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
+
+    def refresh_cameras(self) -> None:
+        """Where cameras and lights are; only pictures need it."""
+        mujoco.mj_camlight(self.model, self.data)
 
     def pose(self, body: str) -> Pose:
         """
