@@ -172,6 +172,11 @@ class ActingSAC(SAC):
     ) -> None:
         checks.rewards_are_finite(reward, infos)
         assert self.decision is not None
+        buffer_action = self._executed(buffer_action, infos)
+        intervened = np.array(["intervene_action" in info for info in infos])
+        if self.decision.rl_acts is not None and intervened.any():
+            free = th.as_tensor(~intervened, device=self.decision.rl_acts.device)
+            self.decision = self.decision._replace(rl_acts=self.decision.rl_acts & free)
         bc = self.decision.bc
         if bc is not None:
             zeros = np.zeros(len(dones))  # no density: log pi + H counts nothing
@@ -179,13 +184,26 @@ class ActingSAC(SAC):
             log_prob = zeros if bc.log_prob is None else bc.log_prob.cpu().numpy()
             entropy = zeros if bc.entropy is None else bc.entropy.cpu().numpy()
             rl_acts = self.decision.rl_acts
-            bc_acts = np.zeros(len(dones), bool) if rl_acts is None else ~rl_acts.cpu().numpy()
+            bc_acts = np.zeros(len(dones), bool) if rl_acts is None else ~rl_acts.cpu().numpy() & ~intervened
             for i, info in enumerate(infos):
                 info["bc_step"] = (actions[i], log_prob[i], entropy[i], bc_acts[i])
             self._bc_state = bc.state
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 leaves this to the on-policy algorithms; the BC policy's recurrent state needs it
         self._last_episode_starts = dones
+
+    def _executed(self, buffer_action: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+        """
+        What to learn from where a robot tells of another action than it was given: ``info["executed_action"]``, after
+        its safety limits, or ``info["intervene_action"]``, a person's; both in the environment's own scale. A BC action
+        that was cut to the limits is still the BC policy's: the limits are a part of the world that it acts in.
+        """
+        for i, info in enumerate(infos):
+            executed = info.get("executed_action", info.get("intervene_action"))
+            if executed is not None:
+                buffer_action = buffer_action.copy()
+                buffer_action[i] = self.policy.scale_action(np.asarray(executed)).reshape(-1).clip(-1, 1)
+        return buffer_action
 
     def _setup_learn(
         self,
