@@ -73,7 +73,7 @@ class RemoteRobot:
             if self._heartbeat is None:
                 return
             line = self._socket()
-            line.send(pack([self._session, 0, "stop", []]))
+            self._send(line, 0, "stop")
             # Silence is no reason to raise: a server that hears nothing of us stops the arm by itself
             line.poll(1000 * STOP_TIMEOUT_S)
             line.close()
@@ -118,11 +118,17 @@ class RemoteRobot:
         line.connect(self._address)
         return line
 
+    def _send(self, line: Any, number: int, method: str, *arguments: Any) -> None:
+        message = pack([self._session, number, method, [to_plain(item) for item in arguments]])
+        # A server that refused the key hung up, and sending would wait for ever. The missing answer is noticed anyhow.
+        with contextlib.suppress(self._zmq.Again):
+            line.send(message, self._zmq.NOBLOCK)
+
     def _say_alive(self) -> None:
         """The thread: shows that this process lives, and notes when the server last showed it."""
         with self._socket() as line:
             while not self._closing.wait(HEARTBEAT_S):
-                line.send(pack([self._session, 0, "alive", []]))
+                self._send(line, 0, "alive")
                 while line.poll(0):
                     line.recv()
                     self._heard_s = time.monotonic()
@@ -132,7 +138,7 @@ class RemoteRobot:
             if self._heartbeat is None:
                 raise RobotError(f"There is no connection to the robot's server for `{method}`. Call `connect()`")
             self._number += 1
-            self._requests.send(pack([self._session, self._number, method, [to_plain(item) for item in arguments]]))
+            self._send(self._requests, self._number, method, *arguments)
             give_up_s = time.monotonic() + timeout_s
             while True:
                 if self._requests.poll(1000 * HEARTBEAT_S):
