@@ -10,6 +10,7 @@ import sb3_q2rl.envs  # noqa: F401  registers our environments, so that `--env` 
 from sb3_q2rl import demo
 from sb3_q2rl.bc import cli as bc
 from sb3_q2rl.benchmark import cli as benchmark
+from sb3_q2rl.benchmark import pictures
 from sb3_q2rl.demos import cli as demos
 
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demos.add_parser(subparsers)
     benchmark.add_parser(subparsers)
     demo.add_parser(subparsers)
+    pictures.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
         args.run(args)

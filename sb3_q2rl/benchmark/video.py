@@ -1,4 +1,4 @@
-"""Episodes as a GIF: the BC policy alone beside the model from the same start, framed in the colour of who acts."""
+"""Episodes as a GIF or a sheet: BC alone and the model from the same start, framed in the colour of who acts."""
 
 from __future__ import annotations
 
@@ -21,36 +21,42 @@ class Episode(NamedTuple):
     """
     :param frames: rendered, framed images
     :param is_success: how it ended
+    :param rl_acts: (n_steps,) bool, the steps in which the RL action was executed
     """
 
     frames: list[Image.Image]
     is_success: bool
+    rl_acts: np.ndarray
 
 
-def record_episode(model: OfflineToOnlineSAC, env: gym.Env, seed: int, who: Who = "model", every: int = 4) -> Episode:
+def record_episode(
+    model: OfflineToOnlineSAC, env: gym.Env, seed: int, who: Who = "model", every: int = 4, size: int = 240
+) -> Episode:
     """
     :param model: The model
     :param env: Made with ``render_mode="rgb_array"``
     :param seed: Of the start
     :param who: Who acts, see :meth:`OfflineToOnlineSAC.predict`
-    :param every: Keep one frame of so many
+    :param every: Keep one frame of so many; 0: keep none
+    :param size: Pixels of a frame's longer edge
     """
     obs, _ = env.reset(seed=seed)
-    frames, state, t, done, success = [], None, 0, False, False
+    frames, acts, state, t, done, success = [], [], None, 0, False, False
     while not done:
         decision = model.decide(obs, state, np.array([t == 0]), deterministic=True)
         action = decision.by(who).cpu().numpy().reshape(env.action_space.shape or ())
         state = decision.bc.state if decision.bc is not None else None
         rl_acts = who == "rl" or (who == "model" and decision.rl_acts is not None and bool(decision.rl_acts[0]))
+        acts.append(rl_acts)
         obs, _, terminated, truncated, info = env.step(model.policy.unscale_action(action))
         done, success = terminated or truncated, bool(info["is_success"])
-        if t % every == 0 or done:
+        if every > 0 and (t % every == 0 or done):
             name = "BC" if who == "bc" else "RL alone" if who == "rl" else f"gate: {'RL' if rl_acts else 'BC'} acts"
             text = f"{name}  step {t + 1}{'  success' if success else '  time is up' if done else ''}"
             color = SUCCESS_COLOR if success else FRAME_COLORS["rl" if rl_acts else "bc"]
-            frames.append(_framed(np.asarray(env.render()), text, color))
+            frames.append(_framed(np.asarray(env.render()), text, color, size))
         t += 1
-    return Episode(frames, success)
+    return Episode(frames, success, np.array(acts))
 
 
 def side_by_side(left: Episode, right: Episode, hold: int = 8) -> list[Image.Image]:
@@ -69,6 +75,20 @@ def side_by_side(left: Episode, right: Episode, hold: int = 8) -> list[Image.Ima
     return images
 
 
+def contact_sheet(rows: list[Episode], columns: int = 6) -> Image.Image:
+    """
+    :param rows: One episode a row
+    :param columns: Frames of each, evenly spaced over it; the last one is its end
+    """
+    frames = [[row.frames[i] for i in np.linspace(0, len(row.frames) - 1, columns).round().astype(int)] for row in rows]
+    width, height = frames[0][0].size
+    sheet = Image.new("RGB", (columns * width, len(rows) * height), (255, 255, 255))
+    for y, row in enumerate(frames):
+        for x, frame in enumerate(row):
+            sheet.paste(frame, (x * width, y * height))
+    return sheet
+
+
 def save_gif(images: list[Image.Image], path: str | Path, frames_per_second: int = 12) -> Path:
     """
     :param images: All of one size
@@ -82,8 +102,10 @@ def save_gif(images: list[Image.Image], path: str | Path, frames_per_second: int
     return path
 
 
-def _framed(frame: np.ndarray, text: str, color: tuple[int, int, int]) -> Image.Image:
-    image = Image.new("RGB", (frame.shape[1] + 2 * BORDER, frame.shape[0] + 2 * BORDER + 16), color)
-    image.paste(Image.fromarray(frame), (BORDER, BORDER + 16))
+def _framed(frame: np.ndarray, text: str, color: tuple[int, int, int], size: int) -> Image.Image:
+    scale = size / max(frame.shape[:2])
+    picture = Image.fromarray(frame).resize((round(frame.shape[1] * scale), round(frame.shape[0] * scale)))
+    image = Image.new("RGB", (picture.width + 2 * BORDER, picture.height + 2 * BORDER + 16), color)
+    image.paste(picture, (BORDER, BORDER + 16))
     ImageDraw.Draw(image).text((BORDER, 6), text, fill=(255, 255, 255))
     return image

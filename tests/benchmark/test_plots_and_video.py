@@ -1,10 +1,19 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
 from worlds import ReachEnv, reach, small_model
 
+from sb3_q2rl.benchmark.pictures import draw_pictures
 from sb3_q2rl.benchmark.plots import Run, learning_curve
-from sb3_q2rl.benchmark.video import FRAME_COLORS, SUCCESS_COLOR, record_episode, save_gif, side_by_side
+from sb3_q2rl.benchmark.video import (
+    FRAME_COLORS,
+    SUCCESS_COLOR,
+    contact_sheet,
+    record_episode,
+    save_gif,
+    side_by_side,
+)
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.eval_callback import GateEvalCallback
 
@@ -12,6 +21,12 @@ pytestmark = pytest.mark.usefixtures("quick_fit")
 
 
 class RenderedReach(ReachEnv):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, render_mode: str = "rgb_array") -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
     def render(self) -> np.ndarray:
         return np.full((32, 40, 3), 200, np.uint8)
 
@@ -70,3 +85,36 @@ def test_frames_have_the_colour_of_who_acts(trained):
     images = side_by_side(bc, rl, hold=2)
     assert len(images) == max(len(bc.frames), len(rl.frames)) + 2
     assert Image.open(save_gif(images, folder / "a.gif")).size == (2 * bc.frames[0].width, bc.frames[0].height)
+
+
+def test_contact_sheet_has_a_row_an_episode_and_ends_with_its_end(trained):
+    model, _ = trained
+    env = RenderedReach()
+    rows = [record_episode(model, env, seed=0, who=who, every=1, size=64) for who in ("bc", "model")]
+    width, height = rows[0].frames[0].size
+    assert width == 64 + 16  # the frame around it
+    sheet = contact_sheet(rows, columns=3)
+    assert sheet.size == (3 * width, 2 * height)
+    for y, row in enumerate(rows):
+        assert sheet.getpixel((0, y * height)) == row.frames[0].getpixel((0, 0))
+        assert sheet.getpixel((3 * width - 1, y * height)) == row.frames[-1].getpixel((0, 0))
+
+
+def test_pictures_show_first_where_bc_fails_and_the_gate_succeeds(trained, monkeypatch):
+    model, folder = trained
+    gym.register("RenderedReach-v0", RenderedReach)
+    shown = []
+    original = record_episode
+
+    def spy(model, env, seed, who="model", every=4):
+        episode = original(model, env, seed, who, every)
+        if every > 0:
+            shown.append((seed, who))
+        elif who == "bc":  # all succeed here: let one fail
+            episode = episode._replace(is_success=seed != 2_004)
+        return episode
+
+    monkeypatch.setattr("sb3_q2rl.benchmark.pictures.record_episode", spy)
+    pictures = draw_pictures(model, "RenderedReach-v0", folder / "pictures", n_episodes=5, n_shown=1)
+    assert shown == [(2_004, "bc"), (2_004, "model")]
+    assert all(path.stat().st_size > 0 for path in pictures)
