@@ -38,8 +38,8 @@ PADS = ("left_fingertip_collision", "right_fingertip_collision")
 # A third of a millimetre before the pads, and within their outline: each touch would be counted twice
 THIN_PADS = ("left_fingerpad_collision", "right_fingerpad_collision")
 PAD_FRICTION = (1.2, 0.02, 0.0005)  # rubber: sliding, torsional in m, rolling in m
-# About 70 N at each pad, and 0.1 m/s: the real hand has 20 to 235 N, and closes at up to 0.15 m/s
-GRIP_NM, FINGER_STIFFNESS_NM_RAD, FINGER_DAMPING_NMS_RAD = 8.0, 200.0, 4.0
+# About 70 N at each pad, and 0.11 m/s: the real hand has 20 to 235 N, and 0.02 to 0.15 m/s
+GRIP_NM, FINGER_STIFFNESS_NM_RAD, FINGER_DAMPING_NMS_RAD = 8.0, 200.0, 8.0
 # Half a millimetre and less a step at the speeds of a task
 TIMESTEP_S = 0.0025
 # A step's error in what is touched stays far below a micrometre
@@ -128,8 +128,8 @@ def _set_options(spec: Any) -> None:
     option.timestep, option.tolerance = TIMESTEP_S, SOLVER_TOLERANCE
     # Damping of the controller and the fingers is solved for, not extrapolated: stable at this time step
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    # What the pads hold shall not creep out of them
-    option.cone, option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0
+    # What the pads hold creeps out of them by less than 0.05 mm a second under 15 N
+    option.cone, option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 100.0
     for body in spec.bodies:
         body.gravcomp = 1.0  # the Franka's own controller carries its weight and its hand's
 
