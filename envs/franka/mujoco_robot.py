@@ -49,14 +49,14 @@ class MujocoRobot:
         """Nothing to be done."""
 
     def state(self) -> RobotState:
-        """:return: of now; ``wrench`` is the sum of the contact forces on the hand and on what it grasps"""
+        """:return: of now; ``wrench`` is the mean over the last control period"""
         simulator = self.simulator
         return RobotState(
             time_s=simulator.time_s,
             position_m=simulator.tool.position_m,
             quaternion_xyzw=simulator.tool_xyzw,
             gripper_width_m=simulator.width_m,
-            wrench=simulator.wrench(),
+            wrench=simulator.wrench,
             joint_positions_rad=simulator.joint_positions_rad,
             joint_velocities_rad_s=simulator.joint_velocities_rad_s,
         )

@@ -25,6 +25,8 @@ from sb3_q2rl.envs.franka.tasks import Scene
 HOME_RAD = np.array([0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4])
 # The search for a posture: damping, where it ends, how long it may last, and for how long it is drawn towards home
 IK_DAMPING, IK_TOLERANCE, IK_STEPS, IK_HOMING_STEPS = 1e-4, 1e-6, 60, 10
+# Contact forces are read so often in a control period
+N_WRENCHES = 4
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -73,6 +75,8 @@ class Simulator:
         self._widths_m = np.array([self._width_at(angle) for angle in self._angles_rad])
         hand = model.body(HAND).id
         self._is_hand = np.array([_is_within(model, body, hand) for body in model.geom_bodyid])
+        self._parts = np.diff(np.linspace(0, self.n_steps, N_WRENCHES + 1).round()).astype(int).tolist()
+        self._wrench = np.zeros(6)
         self._impedance = Impedance(model, self.data, TOOL_SITE, ARM_JOINTS, HOME_RAD)
         self._jacobian = np.zeros((6, model.nv))
 
@@ -109,20 +113,13 @@ class Simulator:
         """:return: (7,)"""
         return self.data.qvel[self._dofs].copy()
 
+    @property
     def wrench(self) -> np.ndarray:
-        """:return: (6,) force in N on the hand and what it grasps, and torque in N m about the tool centre point"""
-        data, pushed, turned = self.data, np.zeros(3), np.zeros(3)
-        touching, wrench = self._is_hand[data.contact.geom], np.empty(6)
-        for index in np.flatnonzero(touching[:, 0] != touching[:, 1]):
-            mujoco.mj_contactForce(self.model, data, int(index), wrench)
-            # rows of the frame are the contact's axes; the force is that of the first geometry on the second
-            axes = data.contact.frame[index].reshape(3, 3) * (-1.0 if touching[index, 0] else 1.0)
-            force = wrench[:3] @ axes
-            x, y, z = data.contact.pos[index] - data.site_xpos[self._tool]
-            pushed += force
-            turned += wrench[3:] @ axes
-            turned += y * force[2] - z * force[1], z * force[0] - x * force[2], x * force[1] - y * force[0]
-        return np.concatenate([pushed, turned])
+        """
+        :return: (6,) force in N on the hand and what it grasps, and torque in N m about the tool centre point; mean
+            over the last control period, as the Franka's own estimate is filtered
+        """
+        return self._wrench.copy()
 
     def step(self, command: Command) -> None:
         """
@@ -132,7 +129,10 @@ class Simulator:
         """
         self._impedance.pull(command.position_m, np.asarray(command.quaternion_xyzw)[[3, 0, 1, 2]])
         self.data.ctrl[self._finger_motor] = self._angle_for(command.gripper_width_m)
-        mujoco.mj_step(self.model, self.data, self.n_steps)
+        self._wrench[:] = 0.0
+        for n_steps in self._parts:
+            mujoco.mj_step(self.model, self.data, n_steps)
+            self._wrench += self._contact_wrench() / len(self._parts)
         self.refresh()
 
     # What only a simulator can do
@@ -180,6 +180,7 @@ class Simulator:
     def restart(self) -> None:
         """Time 0, everything at rest."""
         mujoco.mj_resetData(self.model, self.data)
+        self._wrench[:] = 0.0
 
     def teleport(self, command: Command) -> None:
         """
@@ -198,25 +199,38 @@ class Simulator:
         self.refresh()
 
     def get_state(self) -> np.ndarray:
-        """:return: float64: time, qpos, qvel, and whatever else the next step depends on"""
-        state = np.empty(mujoco.mj_stateSize(self.model, STATE) + len(ARM_JOINTS))
-        mujoco.mj_getState(self.model, self.data, state[: -len(ARM_JOINTS)], STATE)
-        state[-len(ARM_JOINTS) :] = self._impedance.rest_posture_rad
-        return state
+        """:return: float64: time, qpos, qvel, and whatever else is measured, or decides what happens next"""
+        physics = np.empty(mujoco.mj_stateSize(self.model, STATE))
+        mujoco.mj_getState(self.model, self.data, physics, STATE)
+        return np.concatenate([physics, self._impedance.rest_posture_rad, self._wrench])
 
     def set_state(self, state: np.ndarray) -> None:
         """
         :param state: of :meth:`get_state`
         :raises ValueError: it is of another length
         """
-        size = mujoco.mj_stateSize(self.model, STATE) + len(ARM_JOINTS)
-        if np.shape(state) != (size,):
-            raise ValueError(f"`state` has shape {np.shape(state)}, this task's is ({size},): it is another task's.")
-        self._impedance.rest_posture_rad[:] = state[-len(ARM_JOINTS) :]
-        physics = np.asarray(state[: -len(ARM_JOINTS)], dtype=np.float64)
+        n_physics, n_joints = mujoco.mj_stateSize(self.model, STATE), len(ARM_JOINTS)
+        expected = (n_physics + n_joints + len(self._wrench),)
+        if np.shape(state) != expected:
+            raise ValueError(f"`state` has shape {np.shape(state)}, this task's is {expected}: it is another task's.")
+        physics, rest_posture_rad, wrench = np.split(np.asarray(state, np.float64), [n_physics, n_physics + n_joints])
         mujoco.mj_setState(self.model, self.data, physics, STATE)
-        mujoco.mj_forward(self.model, self.data)  # contacts, for the wrench
-        mujoco.mj_setState(self.model, self.data, physics, STATE)  # the solver's warm start
+        self._impedance.rest_posture_rad[:], self._wrench[:] = rest_posture_rad, wrench
+        self.refresh()
+
+    def _contact_wrench(self) -> np.ndarray:
+        data, pushed, turned = self.data, np.zeros(3), np.zeros(3)
+        touching, wrench = self._is_hand[data.contact.geom], np.empty(6)
+        for index in np.flatnonzero(touching[:, 0] != touching[:, 1]):
+            mujoco.mj_contactForce(self.model, data, int(index), wrench)
+            # rows of the frame are the contact's axes; the force is that of the first geometry on the second
+            axes = data.contact.frame[index].reshape(3, 3) * (-1.0 if touching[index, 0] else 1.0)
+            force = wrench[:3] @ axes
+            x, y, z = data.contact.pos[index] - data.site_xpos[self._tool]
+            pushed += force
+            turned += wrench[3:] @ axes
+            turned += y * force[2] - z * force[1], z * force[0] - x * force[2], x * force[1] - y * force[0]
+        return np.concatenate([pushed, turned])
 
     def _posture(self, goal: Pose) -> np.ndarray:
         """Inverse kinematics by damped least squares, near to home."""
