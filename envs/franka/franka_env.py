@@ -218,7 +218,7 @@ class FrankaEnv(gym.Env, EzPickle):
             self.operator.ask("Prepare the next episode, and step back: the arm is going to move.")
         self.guard.move(draw_start(self.task, self.np_random))
         if self.operator is not None:
-            self.operator.poll()  # what was pressed before the episode says nothing about it
+            self._poll()  # what was pressed before the episode says nothing about it
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """
@@ -251,21 +251,28 @@ class FrankaEnv(gym.Env, EzPickle):
 
     def _act(self, action: np.ndarray) -> tuple[Signals, np.ndarray, RobotError | None]:
         """:return: what the person did, the executed action (0 where nothing was), and what went wrong"""
-        signals = Signals() if self.operator is None else self.operator.poll()
-        executed = np.zeros(ACTION_DIM, np.float32)
+        signals, executed = Signals(), np.zeros(ACTION_DIM, np.float32)
         try:
+            signals = self._poll()
             if signals.stop:
-                raise self.guard.stopped_by_person()
+                raise self.guard.stop_for("a person stopped the arm.", recoverable=False)
             asked = action if signals.action is None else np.asarray(signals.action, dtype=np.float64)
             executed = self._execute(asked.clip(-1.0, 1.0))
-            if self.operator is not None:
-                signals = signals.and_then(self.operator.poll())
+            signals = signals.and_then(self._poll())
             if signals.stop:
-                raise self.guard.stopped_by_person()
+                raise self.guard.stop_for("a person stopped the arm.", recoverable=False)
             self._observation = self._observe()
         except RobotError as error:
             return signals, executed, error
         return signals, executed, None
+
+    def _poll(self) -> Signals:
+        if self.operator is None:
+            return Signals()
+        try:
+            return self.operator.poll()
+        except Exception as error:  # whatever a device's driver may raise: nobody could press stop any more
+            raise self.guard.stop_for(f"the operator's device failed ({type(error).__name__}: {error}).") from error
 
     def _judge(self, signals: Signals) -> tuple[bool, bool]:
         if self.simulator is None:

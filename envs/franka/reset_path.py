@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_q2rl.envs.franka.robot import Command, RobotState
-from sb3_q2rl.envs.franka.rotations import angle_between
+from sb3_q2rl.envs.franka.rotations import angle_between, from_rotation_vector, inverse, product, to_rotation_vector
 from sb3_q2rl.envs.franka.safety import Limits, nearest_inside
 
 # So little to the side, and so little turned, is a straight way up or down
@@ -43,3 +43,29 @@ def reset_path(state: RobotState, goal: Command, limits: Limits) -> list[Waypoin
     above_here = Waypoint(np.array([*here[0][:2], height]), here[1])
     above_there = Waypoint(np.array([*there.position_m[:2], height]), there.quaternion_xyzw)
     return [above_here, above_there, there]
+
+
+def travel_s(a: Waypoint, b: Waypoint, limits: Limits) -> float:
+    """
+    :param a: from
+    :param b: to
+    :param limits: the speeds of resets
+    :return: how long the way takes
+    """
+    way_m = np.linalg.norm(b.position_m - a.position_m)
+    turn_rad = angle_between(b.quaternion_xyzw, a.quaternion_xyzw)
+    return float(max(way_m / limits.travel_speed_m_s, turn_rad / limits.travel_speed_rad_s))
+
+
+def towards(a: Waypoint, b: Waypoint, period_s: float, limits: Limits) -> Waypoint:
+    """
+    :param a: from
+    :param b: to
+    :param period_s: how long to go
+    :param limits: the speeds of resets
+    :return: where that leads, b at most
+    """
+    part = min(1.0, period_s / max(travel_s(a, b, limits), 1e-9))
+    turn = to_rotation_vector(product(b.quaternion_xyzw, inverse(a.quaternion_xyzw)))
+    quaternion = product(from_rotation_vector(part * turn), a.quaternion_xyzw)
+    return Waypoint(a.position_m + part * (b.position_m - a.position_m), quaternion)
