@@ -23,7 +23,7 @@ PATIENCE_S = 2.0
 # Until the first answer: starting Python, connecting, reading the robot's model
 CONNECT_TIMEOUT_S = 15.0
 # The arm comes to rest in about .4 s. Whoever does not answer by then loses the process, which stops the arm too.
-STOP_TIMEOUT_S = 1.5
+STOP_TIMEOUT_S = 0.8
 
 
 class Gripper(Protocol):
@@ -71,7 +71,7 @@ class FCIConfig:
     :param realtime: "enforce": refuse to run on a kernel without PREEMPT_RT; "ignore": run, and accept that the arm
         stops with ``communication_constraints_violation`` when this computer is late
     :param control_hz: of ``command``
-    :param translational_stiffness: N/m; damping is critical
+    :param translational_stiffness: N/m; damping is critical. The defaults are those of the simulation
     :param rotational_stiffness: N m/rad
     :param position_error_clip_m: of each axis; with the stiffness it bounds the force that the controller can build up
     :param max_torque_nm: external, of any joint; the control box stops the arm beyond (collision behaviour)
@@ -86,11 +86,11 @@ class FCIConfig:
 
     realtime: Literal["enforce", "ignore"] = "enforce"
     control_hz: float = 10.0
-    translational_stiffness: float = 800.0
-    rotational_stiffness: float = 50.0
-    position_error_clip_m: float = 0.05
+    translational_stiffness: float = 1000.0
+    rotational_stiffness: float = 60.0
+    position_error_clip_m: float = 0.04
     max_torque_nm: float = 40.0
-    max_force_n: float = 40.0
+    max_force_n: float = 60.0
     tool_position_m: tuple[float, float, float] = (0.0, 0.0, 0.172)
     tool_quaternion_xyzw: tuple[float, float, float, float] = field(
         default=(0.0, 0.0, -float(np.sin(np.pi / 8)), float(np.cos(np.pi / 8)))
@@ -145,7 +145,7 @@ class FCIRobot:
         width_m = command.gripper_width_m if self._gripper is None else self._gripper.command(command.gripper_width_m)
         period_s = 1.0 / self._config.control_hz
         self._request(
-            "track",
+            "command",
             period_s + PATIENCE_S,
             position_m=np.asarray(command.position_m, dtype=float),
             quaternion_xyzw=np.asarray(command.quaternion_xyzw, dtype=float),

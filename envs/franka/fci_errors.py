@@ -68,7 +68,7 @@ def robot_error(doing: str, kind: str, text: str) -> RobotError:
     :param text: its message
     :return: to be raised
     """
-    said = text.removeprefix("libfranka: ").strip().rstrip(".") or kind
+    said = " ".join(text.removeprefix("libfranka: ").split()).rstrip(".") or kind
     for pattern, advice, recoverable in _ADVICE:
         if re.search(pattern, f"{kind} {text}"):
             return RobotError(f"The arm failed in `{doing}`: {said}. {advice}", recoverable)

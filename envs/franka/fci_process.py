@@ -87,7 +87,7 @@ class Arm:
             "joint_velocities_rad_s": np.array(state.dq),
         }
 
-    def track(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray, period_s: float) -> None:
+    def command(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray, period_s: float) -> None:
         """Move the reference there evenly until the control period is over."""
         self._start_tracker()
         now = time.monotonic()

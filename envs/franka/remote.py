@@ -16,9 +16,9 @@ from sb3_q2rl.envs.franka.robot import Command, RobotError, RobotState
 from sb3_q2rl.envs.franka.robot_server import CLIENT_SILENCE_S
 
 HEARTBEAT_S = CLIENT_SILENCE_S / 5
-# The server answers heartbeats whatever the robot does, save while it stops the arm, which takes up to 2 s
+# The server answers heartbeats whatever the robot does, save while it stops the arm, which takes up to 1 s
 SERVER_SILENCE_S = 2.5
-STOP_TIMEOUT_S = 3.0
+STOP_TIMEOUT_S = 0.9
 # The robot itself gives up long before: this only ends the wait for a server that lives and does not answer
 ANSWER_TIMEOUT_S = 30.0
 

@@ -1,10 +1,10 @@
 import pytest
-from servers import FrankySim
+from servers import FrankySim, host_of_our_own
 
 
 @pytest.fixture(scope="module")
 def franky_sim():
-    server = FrankySim("127.7.1.1")
+    server = FrankySim(host_of_our_own(7))
     server.start()
     yield server
     server.kill()

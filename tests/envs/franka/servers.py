@@ -1,6 +1,7 @@
 """A server of a Franka control box's protocol, on loopback."""
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -10,11 +11,20 @@ from pathlib import Path
 import pytest
 
 
+def host_of_our_own(network):
+    """
+    libfranka's port is fixed, and tests run side by side: each process has its own 127.x.y.z.
+
+    :param network: the x, one for each server of the process
+    """
+    return f"127.{network}.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
+
+
 class FrankySim:
     """
     franky-sim's robot as a process of its own, which can be killed and frozen.
 
-    :param host: a 127.x.y.z of its own: libfranka's port is fixed
+    :param host: to listen at
     """
 
     def __init__(self, host):

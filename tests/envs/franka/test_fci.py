@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from servers import FrankySim
+from servers import FrankySim, host_of_our_own
 
 from sb3_q2rl.envs.franka.fci import PATIENCE_S, STOP_TIMEOUT_S, FCIConfig, FCIRobot
 from sb3_q2rl.envs.franka.fci_errors import robot_error
@@ -33,7 +33,7 @@ def robot(franky_sim):
 @pytest.fixture(scope="module")
 def mortal_sim():
     """A second server, to be killed and frozen."""
-    server = FrankySim("127.7.1.2")
+    server = FrankySim(host_of_our_own(8))
     server.start()
     yield server
     server.thaw()
@@ -232,7 +232,7 @@ def is_running(pid):
 
 
 def test_no_robot_there():
-    robot = FCIRobot("127.7.99.99", config=CONFIG)
+    robot = FCIRobot("127.9.99.99", config=CONFIG)
     with pytest.raises(RobotError, match="Check `host`"):
         robot.connect()
 
