@@ -70,6 +70,7 @@ def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
     checkpoints, kwargs = folder / "checkpoints", constructor_keywords(cell)
     if any(checkpoints.glob("step_*")):
         model = resume(row.algorithm, checkpoints, env, device=kwargs["device"])
+        print(f"Goes on from step {model.num_timesteps}")
     else:
         model = row.algorithm(env=env, **kwargs)
     who: tuple[Who, ...] = ("model", "rl") if starts_from_bc(cell.by.algorithm) else ("model",)

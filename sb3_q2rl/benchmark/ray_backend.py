@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_q2rl.benchmark.board import Board
 from sb3_q2rl.benchmark.measure import Progress
-from sb3_q2rl.benchmark.processes import ONE_THREAD
 from sb3_q2rl.benchmark.results import Results
 from sb3_q2rl.benchmark.suite import Cell
 
@@ -34,10 +34,10 @@ def run_on_ray(cells: Sequence[Cell], logs: Path, results: Results, board: Board
     except ImportError as error:
         raise ImportError("--backend ray needs Ray: pip install 'sb3_q2rl[ray]'") from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, runtime_env={"env_vars": ONE_THREAD})
+        ray.init(log_to_driver=False)
     news = Queue()
     by_key = {cell.key: cell for cell in cells}
-    # A process of its own for each: nothing of one cell is left in the next
+    # A process of its own for each, with one thread, which is Ray's rule for a task of one core
     remote = ray.remote(num_cpus=1, max_calls=1, max_retries=MAX_RETRIES)(_run)
     tasks = {remote.remote(cell.as_dict(), str(logs / cell.key), os.getcwd(), news): cell for cell in cells}
     failed = []
@@ -74,4 +74,8 @@ def _run(content: dict, folder: str, directory: str, news) -> str:  # type: igno
     cell = Cell.from_dict(content)
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(Path(folder) / "log.txt", "a") as log, redirect_stdout(log), redirect_stderr(log):
-        return run_cell(cell, Path(folder), lambda progress: news.put((cell.key, progress)))
+        try:
+            return run_cell(cell, Path(folder), lambda progress: news.put((cell.key, progress)))
+        except Exception:
+            traceback.print_exc()
+            raise

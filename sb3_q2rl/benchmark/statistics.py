@@ -77,7 +77,8 @@ def steps_to_fraction(steps: np.ndarray, success: np.ndarray, fraction: float = 
     """
     if success[-1] <= 0:
         return None
-    return float(steps[np.argmax(success >= fraction * success[-1])])
+    just_there = fraction * success[-1] - 1e-9  # rates are of few digits, their products are not
+    return float(steps[np.argmax(success >= just_there)])
 
 
 def mean_over_steps(steps: np.ndarray, success: np.ndarray) -> float:

@@ -1,0 +1,119 @@
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from referee_world import small_suite
+
+from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords
+from sb3_q2rl.benchmark.suite import Cell, load_suite
+from sb3_q2rl.zoo_configs import hyperparameters
+
+BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+COMMITTED = sorted(BENCHMARKS.glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_suites_name_only_what_there_is(path):
+    for cell in load_suite(path).cells():
+        if cell.by.algorithm == BC:
+            continue
+        constructor = inspect.signature(ALGORITHMS[cell.by.algorithm].algorithm.__init__)
+        named = set(constructor.parameters)
+        # SAC's keywords go through
+        if any(p.kind is p.VAR_KEYWORD for p in constructor.parameters.values()):
+            named |= set(hyperparameters("rlpd", cell.to.env)) | {"device", "seed", "verbose"}
+        assert constructor_keywords(cell).keys() <= named, cell.key
+
+
+def test_every_algorithm_of_the_zoo_can_be_compared():
+    pytest.importorskip("rl_zoo3", reason="needs the extra `zoo`")
+    from sb3_q2rl.zoo.registration import ALGORITHMS as ZOO
+
+    assert {name: row.algorithm for name, row in ZOO.items()}.items() <= {
+        name: row.algorithm for name, row in ALGORITHMS.items()
+    }.items()
+
+
+def test_what_differs_between_cells_is_what_the_suite_says(tmp_path):
+    entries = {
+        "ours": {"algorithm": "qgated_sac"},
+        "with data": {"algorithm": "qgated_sac"},
+        "changed": {"algorithm": "qgated_sac", "hyperparameters": {"gamma": 0.9, "policy_kwargs": {"n_critics": 7}}},
+        "rlpd": {"algorithm": "rlpd"},
+        "sac": {"algorithm": "sac", "demonstrations": False},
+    }
+    entries["with-data"] = entries.pop("with data") | {"demonstrations": True}
+    suite = small_suite(tmp_path, entries)[1]
+    made = {cell.label: constructor_keywords(cell) for cell in suite.cells()}
+    ours = made["ours"]
+    assert ours["policy_kwargs"] == {"net_arch": [8], "n_critics": 2}
+    assert ours["bc_policy"] == str(tmp_path / "bc.pt")
+    assert "demonstrations" not in ours
+    assert made["with-data"] == ours | {"demonstrations": str(tmp_path / "demos.npz")}
+    assert made["changed"] == ours | {"gamma": 0.9, "policy_kwargs": {"net_arch": [8], "n_critics": 7}}
+    assert made["rlpd"]["demonstrations"] == str(tmp_path / "demos.npz")
+    assert "bc_policy" not in made["rlpd"]
+    assert made["sac"].keys() & {"bc_policy", "demonstrations", "entropy_backup"} == set()
+    # All of them: the same schedule
+    for name in ("learning_rate", "batch_size", "train_freq", "gradient_steps", "policy_delay"):
+        assert len({made[label][name] for label in made}) == 1
+
+
+def test_cells_and_filters(tmp_path):
+    entries = {"BC": {"algorithm": "bc"}, "Q2RL": {"algorithm": "qgated_sac"}}
+    suite = small_suite(tmp_path, entries, seeds=[0, 10])[1]
+    assert [cell.key for cell in suite.cells()] == ["reach/BC_seed0", "reach/Q2RL_seed0", "reach/Q2RL_seed10"]
+    assert [cell.key for cell in suite.cells({"seed": ["10"], "algorithm": ["Q2RL"]})] == ["reach/Q2RL_seed10"]
+    with pytest.raises(ValueError, match="seed=3 fits no cell. There are: 0, 10"):
+        suite.cells({"seed": ["3"]})
+    with pytest.raises(ValueError, match="`--only` colour=... is unknown; choose among task=..., algorithm=..., seed="):
+        suite.cells({"colour": ["red"]})
+
+
+def test_a_cell_survives_json(tmp_path):
+    for cell in small_suite(tmp_path, {"Q2RL": {"algorithm": "qgated_sac", "hyperparameters": {"gamma": 0.9}}})[
+        1
+    ].cells():
+        assert Cell.from_dict(json.loads(json.dumps(cell.as_dict()))) == cell
+
+
+def test_an_algorithm_is_left_out_of_a_task_that_lacks_what_it_starts_from(tmp_path):
+    entries = {name: {"algorithm": name} for name in ("bc", "qgated_sac", "rlpd", "sac")}
+    suite = small_suite(tmp_path, entries | {"sac0": {"algorithm": "sac", "demonstrations": False}})[1]
+    bare = dataclasses.replace(suite.tasks["reach"], bc_policy=None, demonstrations=None)
+    assert [c.label for c in dataclasses.replace(suite, tasks={"reach": bare}).cells()] == ["sac0"]
+    bc_only = dataclasses.replace(suite.tasks["reach"], demonstrations=None)
+    assert [c.label for c in dataclasses.replace(suite, tasks={"reach": bc_only}).cells()] == [
+        "bc",
+        "qgated_sac",
+        "sac0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "holds list, expected the keys tasks"),
+        ("tasks: {}", "`bad.yml` lacks algorithms"),
+        ("tasks: {a: {env: E}}\nalgorithms: {}", "`tasks.a` lacks steps"),
+        (
+            "tasks: {a: {env: E, steps: 1, colour: red}}\nalgorithms: {}",
+            "`tasks.a` has the unknown key.* colour; it takes env",
+        ),
+        ("tasks: {}\nalgorithms: {x: {algorithm: ppo}}", "`algorithm` of x is 'ppo'; choose among qgated_sac, .*bc"),
+        ("tasks: {}\nalgorithms: {a/b: {algorithm: bc}}", "'a/b' in .* cannot name a file"),
+        ("tasks: {}\nalgorithms: {}\nreference: x", "`reference` is 'x', which is none of"),
+    ],
+)
+def test_a_suite_that_says_something_wrong(tmp_path, text, message):
+    path = tmp_path / "bad.yml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_suite(path)
+
+
+def test_no_suite(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no suite"):
+        load_suite(tmp_path / "none.yml")
