@@ -87,6 +87,23 @@ def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
     env.close()
 
 
+BUDGET = ["n_timesteps", "batch_size", "train_freq", "gradient_steps", "policy_delay", "buffer_size", "gamma"]
+BENCHMARKED = ["AdroitHandDoorBinary-v0", "AdroitHandPenBinary-v0", "RobomimicLift-v0"]
+
+
+@pytest.mark.parametrize("env_id", BENCHMARKED)
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_rivals_are_on_equal_terms(name: str, env_id: str) -> None:
+    """The same steps, updates, learning rates and layers as Q2RL; as many critics, where two are not the method."""
+    ours, theirs = (yaml.safe_load((CONFIGS / f"{algo}.yml").read_text())[env_id] for algo in ("qgated_sac", name))
+    for key in [*BUDGET, "learning_rate", "actor_learning_rate"]:
+        assert theirs[key] == ours[key], key
+    assert theirs["policy_kwargs"]["net_arch"] == ours["policy_kwargs"]["net_arch"]
+    n_critics = 2 if name in ("cql", "cal_ql") else ours["policy_kwargs"]["n_critics"]
+    assert theirs["policy_kwargs"]["n_critics"] == n_critics
+    assert "demonstrations" in theirs or name.startswith("qgated")
+
+
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_search_space_gives_constructor_arguments(name: str) -> None:
     row = ALGORITHMS[name]
