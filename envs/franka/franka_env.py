@@ -105,7 +105,8 @@ class FrankaEnv(gym.Env, EzPickle):
         self.robot: FrankaRobot = self.simulator if isinstance(robot, str) else robot
         period_s = 1 / self.config.control_hz
         self.guard = GuardedRobot(self.robot, self.limits, period_s, real_time=self.simulator is None)
-        self.log = None if record_to is None else TransitionLog(record_to)
+        about = {**self.env_args, "reward_scale": reward_scale, "reward_bias": reward_bias}
+        self.log = None if record_to is None else TransitionLog(record_to, about)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
         self.observation_space = self._make_observation_space()
         self._home_xyzw = np.array(self.limits.home_xyzw)

@@ -44,6 +44,18 @@ class Transition(NamedTuple):
     time_s: float
 
 
+class LoggedEpisode(NamedTuple):
+    """
+    :param seed: that ``reset`` was given
+    :param about: what the log was told about the environment
+    :param steps: at least one
+    """
+
+    seed: int | None
+    about: dict[str, Any]
+    steps: list[Transition]
+
+
 class TransitionLog:
     """
     A process that is killed loses at most the step it was writing; a power cut at most the episode, for ``fsync`` comes
@@ -54,10 +66,12 @@ class TransitionLog:
     and the arrays it describes. No pickle.
 
     :param path: the file
+    :param about: the environment, for whoever reads the file; what JSON can hold
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, about: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
+        self.about = about or {}
         self._file: Any = None
 
     def append_reset(self, observation: Observation, seed: int | None = None) -> None:
@@ -66,7 +80,8 @@ class TransitionLog:
         :param seed: that ``reset`` was given
         """
         self._sync()
-        self._append({"kind": "reset", "seed": seed, "time_s": time.time()}, _flat(observation))
+        head = {"kind": "reset", "seed": seed, "about": self.about, "time_s": time.time()}
+        self._append(head, _flat(observation))
 
     def append_step(
         self,
@@ -133,28 +148,29 @@ class TransitionLog:
             os.fsync(self._file.fileno())
 
 
-def read_transitions(path: str | Path) -> Iterator[list[Transition]]:
+def read_episodes(path: str | Path) -> Iterator[LoggedEpisode]:
     """
     :param path: written by :class:`TransitionLog`
     :return: one episode after the other, also the unfinished last one; without what was torn off at the end
     :raises ValueError: another kind of file
     """
-    episode: list[Transition] = []
-    before: Observation | None = None
+    episode: LoggedEpisode | None = None
+    before: Observation = np.zeros(0)
     for head, arrays in read_records(path):
         if head["kind"] == "reset":
-            if episode:
+            if episode is not None and episode.steps:
                 yield episode
-            episode, before = [], _unflat(arrays)
+            episode, before = LoggedEpisode(head["seed"], head["about"], []), _unflat(arrays)
             continue
-        assert before is not None
+        assert episode is not None
         action, executed = arrays.pop("action"), arrays.pop("executed")
         after = _unflat(arrays)
         info = {**head["info"], "intervened": head["intervened"]}
         ends = head["terminated"], head["truncated"]
-        episode.append(Transition(before, action, executed, head["reward"], *ends, after, info, head["time_s"]))
+        step = Transition(before, action, executed, head["reward"], *ends, after, info, head["time_s"])
+        episode.steps.append(step)
         before = after
-    if episode:
+    if episode is not None and episode.steps:
         yield episode
 
 

@@ -70,7 +70,7 @@ def record_demonstrations(
     check_noise(noise)
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    _check_writable(path, unfinished)
+    check_writable(path, unfinished)
     env = gym.make(env_id)
     n_successes = n_played = n_steps = n_kept = 0
     try:
@@ -97,7 +97,7 @@ def record_demonstrations(
             data.attrs["total"] = n_steps
             data.attrs["env_args"] = json.dumps(_env_args(env.unwrapped))
             data.attrs["source"] = "scripted"
-            _write_masks(file.create_group("mask"), n_episodes)
+            write_masks(file.create_group("mask"), n_episodes)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def _write_observations(group: h5py.Group, observations: list[Observation]) -> N
         group.create_dataset(key, data=values, **options)
 
 
-def _write_masks(group: h5py.Group, n_episodes: int) -> None:
+def write_masks(group: h5py.Group, n_episodes: int) -> None:
     held_out = set(range(VALID_EVERY - 1, n_episodes, VALID_EVERY))
     if not held_out and n_episodes > 1:
         held_out = {n_episodes - 1}
@@ -166,7 +166,7 @@ def _env_args(env: gym.Env) -> dict[str, Any]:
     return arguments
 
 
-def _check_writable(path: Path, unfinished: Path) -> None:
+def check_writable(path: Path, unfinished: Path) -> None:
     """Before hours of playing, not after."""
     if path.is_dir():
         raise ValueError(f"`path` {path} is a folder. Name a file in it, e.g. {path / 'demonstrations.hdf5'}")

@@ -16,7 +16,7 @@ from sb3_q2rl.envs.franka.operators import Signals
 from sb3_q2rl.envs.franka.robot import Command, RobotError
 from sb3_q2rl.envs.franka.rotations import angle_between, from_rotation_vector, from_tilt_and_yaw, product
 from sb3_q2rl.envs.franka.tasks import PEG_INSERTION
-from sb3_q2rl.envs.franka.transition_log import read_transitions
+from sb3_q2rl.envs.franka.transition_log import read_episodes
 
 STAY = np.zeros(7, np.float32)
 UP = np.array([0, 0, 1, 0, 0, 0, 0], np.float32)
@@ -334,7 +334,9 @@ def test_every_transition_is_on_disk_at_once(tmp_path):
     steps = [env.step(-UP), env.step(STAY)]
     operator.signals = [Signals(success=True)]
     steps.append(env.step(STAY))
-    (episode,) = read_transitions(tmp_path / "run.log")  # the environment is still open
+    ((seed, about, episode),) = read_episodes(tmp_path / "run.log")  # the environment is still open
+    assert seed == 5
+    assert about == {**env.env_args, "reward_scale": 5.0, "reward_bias": -1.0}
     assert len(episode) == 3
     np.testing.assert_array_equal(episode[0].observation["state"], first["state"])
     np.testing.assert_array_equal(episode[0].observation["wrist_rgb"], first["wrist_rgb"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sb3_q2rl.envs.franka import transition_log
-from sb3_q2rl.envs.franka.transition_log import MAGIC, TransitionLog, read_records, read_transitions
+from sb3_q2rl.envs.franka.transition_log import MAGIC, TransitionLog, read_episodes, read_records
 
 WRITER = """
 import importlib.util, sys, numpy as np
@@ -42,9 +42,10 @@ def write(path, n_steps: int = 3, episodes: int = 1) -> None:
 
 def test_what_was_written_is_read(tmp_path):
     write(tmp_path / "deep" / "run.log", 3, 2)
-    episodes = list(read_transitions(tmp_path / "deep" / "run.log"))
-    assert [len(episode) for episode in episodes] == [3, 3]
-    last = episodes[1][2]
+    episodes = list(read_episodes(tmp_path / "deep" / "run.log"))
+    assert [len(episode.steps) for episode in episodes] == [3, 3]
+    last = episodes[1].steps[2]
+    assert episodes[1].seed == 1
     np.testing.assert_array_equal(last.observation, [1, 2])
     np.testing.assert_array_equal(last.next_observation, [1, 3])
     assert last.next_observation.dtype == np.float64
@@ -59,7 +60,7 @@ def test_what_was_written_is_read(tmp_path):
 def test_it_is_continued(tmp_path):
     for _ in range(3):
         write(tmp_path / "run.log")
-    assert [len(episode) for episode in read_transitions(tmp_path / "run.log")] == [3, 3, 3]
+    assert [len(episode.steps) for episode in read_episodes(tmp_path / "run.log")] == [3, 3, 3]
 
 
 def test_a_killed_process_loses_at_most_the_last_step(tmp_path):
@@ -72,7 +73,7 @@ def test_a_killed_process_loses_at_most_the_last_step(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
             rest = process.stdout.read().split()
             told = int(rest[-1]) if rest else told
-        steps = [t for episode in read_transitions(path) for t in episode]
+        steps = [t for episode in read_episodes(path) for t in episode.steps]
         if round_number == 0:
             assert len(steps) in (told, told + 1)
             for i, transition in enumerate(steps):
@@ -86,9 +87,9 @@ def test_a_torn_tail_is_left_out_and_writing_goes_on(tmp_path, cut):
     path = tmp_path / "run.log"
     write(path)
     os.truncate(path, path.stat().st_size - cut)
-    assert [len(episode) for episode in read_transitions(path)] == [2]
+    assert [len(episode.steps) for episode in read_episodes(path)] == [2]
     write(path)
-    assert [len(episode) for episode in read_transitions(path)] == [2, 3]
+    assert [len(episode.steps) for episode in read_episodes(path)] == [2, 3]
     torn = list(tmp_path.glob("*.torn-*"))
     assert len(torn) == 1
 
@@ -105,7 +106,7 @@ def test_every_length_of_a_file_can_be_read(tmp_path):
     assert counts[-1] == 3
     path.write_bytes(whole[:10])  # killed while it was made
     write(path)
-    assert [len(episode) for episode in read_transitions(path)] == [3]
+    assert [len(episode.steps) for episode in read_episodes(path)] == [3]
 
 
 def test_a_damaged_record_ends_the_reading_but_nothing_is_thrown_away(tmp_path):
@@ -125,7 +126,7 @@ def test_a_damaged_record_ends_the_reading_but_nothing_is_thrown_away(tmp_path):
 def test_another_file_is_left_alone(tmp_path):
     path = tmp_path / "thesis.tex"
     path.write_text("years of work")
-    for call in (lambda: list(read_transitions(path)), lambda: TransitionLog(path).append_reset(np.zeros(1))):
+    for call in (lambda: list(read_episodes(path)), lambda: TransitionLog(path).append_reset(np.zeros(1))):
         with pytest.raises(ValueError, match="no file of transitions"):
             call()
     assert path.read_text() == "years of work"
