@@ -1,0 +1,72 @@
+"""The hand of the simulated Franka, moved by its controller's target. Experts look where things are, as people do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_q2rl.demos.expert import Actions, Hand, Operator
+from sb3_q2rl.demos.ik import shortened
+from sb3_q2rl.envs.franka.franka_env import FrankaEnv
+from sb3_q2rl.envs.robomimic import Pose
+
+# The rotation of a tool that points down and whose fingers open along the base's y
+TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
+
+
+class FrankaHand(Hand):
+    """
+    Actions change the controller's target, and the tool follows. So what is asked for counts from the target, too.
+
+    :param env: the environment, which is read and not stepped
+    :param operator: how to move
+    """
+
+    def __init__(self, env: FrankaEnv, operator: Operator) -> None:
+        self._franka, self._operator = env, operator
+
+    @property
+    def pose(self) -> Pose:
+        """:return: of the tool centre point: the fingers open along y, and z points from the hand to the object"""
+        return Pose(*self._franka.simulator.simulator.tool)
+
+    def pose_of(self, body: str) -> Pose:
+        """
+        :param body: of the model, e.g. ``"peg"``
+        :return: its present pose
+        """
+        return Pose(*self._franka.simulator.simulator.pose(body))
+
+    def step_to(self, target: Pose, gripper: float) -> Actions:
+        """
+        One action towards it.
+
+        :param target: of the tool
+        :param gripper: ``OPEN`` or ``CLOSE``
+        """
+        yield self._action(*self._error(target), gripper)
+
+    def _gap_m(self) -> float:
+        return float(self._franka.simulator.simulator.width_m)
+
+    def _action(self, translation_m: np.ndarray, rotation_rad: np.ndarray, gripper: float) -> np.ndarray:
+        """:param translation_m: (3,) from the tool, as in ``_error``"""
+        ahead = self._franka.named_observation()["target_offset"].astype(np.float64)
+        config, operator = self._franka.config, self._operator
+        # The target goes the whole remaining way, or an operator's part of it
+        gain = min(1.0, operator.gain / 2)
+        parts = (
+            gain * (translation_m - ahead[:3]) / config.translation_scale_m,
+            gain * (rotation_rad - ahead[3:]) / config.rotation_scale_rad,
+        )
+        return np.concatenate([shortened(part, operator.speed) for part in parts] + [[gripper]])
+
+
+def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """
+    :param start: (3,) unit vector
+    :param end: (3,) another one, not its opposite
+    :return: (3, 3) the smallest rotation that takes one to the other
+    """
+    x, y, z = np.cross(start, end)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + cross + cross @ cross / (1.0 + start @ end)
