@@ -45,7 +45,7 @@ def phase_plot(episodes: Sequence[Episode], path: str | Path, title: str) -> Pat
     axes.bar(centers, _mean(fractions), width=0.9 / N_PHASES, color=_hex(FRAME_COLORS["rl"]), alpha=0.55, lw=0)
     for chosen, label, color in ((success, "successes", SUCCESS_COLOR), (~success, "failures", FRAME_COLORS["bc"])):
         if chosen.any():
-            lengths = [len(episodes[i].rl_acts) for i in np.flatnonzero(chosen)]
+            lengths = [len(e.rl_acts) for e, is_chosen in zip(episodes, chosen, strict=True) if is_chosen]
             text = f"{chosen.sum()} {label} ({np.median(lengths):.0f} steps, median)"
             axes.plot(centers, _mean(fractions[chosen]), "o-", ms=3, lw=1.4, color=_hex(color), label=text)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="phase of the episode", ylabel="share of RL actions")

@@ -48,9 +48,9 @@ def draw_pictures(
     rows: list[Episode] = []
     film: list[Image.Image] = []
     for i in rescued:
-        pair = [record_episode(model, drawn, seeds[i], "bc"), record_episode(model, drawn, seeds[i])]
-        rows += pair
-        film += side_by_side(*pair)
+        alone, gated = record_episode(model, drawn, seeds[i], "bc"), record_episode(model, drawn, seeds[i])
+        rows += [alone, gated]
+        film += side_by_side(alone, gated)
     drawn.close()
     title = f"{env_id}: who acts, after {model.num_timesteps:,} steps"
     sheet = out / "contact_sheet.png"
