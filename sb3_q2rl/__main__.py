@@ -12,6 +12,7 @@ from sb3_q2rl.bc import cli as bc
 from sb3_q2rl.benchmark import cli as benchmark
 from sb3_q2rl.benchmark import pictures
 from sb3_q2rl.demos import cli as demos
+from sb3_q2rl.robot import cli as robot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demos.add_parser(subparsers)
     benchmark.add_parser(subparsers)
     demo.add_parser(subparsers)
+    robot.add_parser(subparsers)
     pictures.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

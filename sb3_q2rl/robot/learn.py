@@ -1,0 +1,86 @@
+"""
+``robot learn``: Q2RL on this robot. A real arm waits at its start while the networks learn, after each episode: an
+update in the middle of one would keep it waiting for its next command.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import configure
+
+from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
+from sb3_q2rl.common.episode_log import EpisodeLogCallback
+from sb3_q2rl.common.evaluation import evaluate
+from sb3_q2rl.q2rl import QGatedSAC
+from sb3_q2rl.robot.figures import EpisodeFigures, FiguresCallback
+from sb3_q2rl.robot.make import add_env_options, make_env, simulated_id
+from sb3_q2rl.zoo_configs import hyperparameters
+
+POLICIES = {"state": "MlpPolicy", "image": "MultiInputPolicy"}
+
+
+def add_parser(subparsers: Any) -> None:
+    """
+    :param subparsers: of ``robot``
+    """
+    parser = subparsers.add_parser("learn", help="improve a BC policy by Q2RL", description=__doc__)
+    add_env_options(parser)
+    parser.add_argument("--policy", required=True, help="the BC policy: checkpoint, or the name of a shipped one")
+    parser.add_argument("--output", type=Path, required=True, help="folder of checkpoints, logs and transitions")
+    parser.add_argument("--steps", type=int, default=20_000, help="steps in all, those of the BC episodes included")
+    parser.add_argument("--n-bc-episodes", type=int, default=20, help="episodes that the estimate is made from")
+    parser.add_argument(
+        "--q-init-steps", type=int, default=2_000, help="gradient steps that critics and actor start with"
+    )
+    parser.add_argument("--updates", type=int, default=200, help="gradient steps after each episode of a real robot")
+    parser.add_argument("--save-freq", type=int, default=1_000, help="steps between two checkpoints, at episodes' ends")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
+    parser.add_argument("--eval-episodes", type=int, default=0, help="episodes without exploration, at the end")
+    parser.set_defaults(run_robot=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    :param args: see :func:`add_parser`
+    :return: exit status
+    """
+    env = make_env(args, args.output / "transitions.log", args.output / "figures.csv")
+    try:
+        model = _make_model(args, env)
+        model.set_logger(configure(str(args.output), ["csv"]))
+        callbacks = [
+            CheckpointCallback(args.output / "checkpoints", args.save_freq, verbose=1),
+            EpisodeLogCallback(args.output / "episodes.csv"),
+            FiguresCallback(),
+        ]
+        model.learn(args.steps - model.num_timesteps, CallbackList(callbacks), reset_num_timesteps=False)
+        model.save(args.output / "model")
+        print(f"Model after {model.num_timesteps} steps: {args.output / 'model.zip'}")
+        if args.eval_episodes:
+            result = evaluate(model, env, args.eval_episodes)
+            low, high = result.interval()
+            print(f"Success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] of {result.n_episodes} (95 % interval)")
+    finally:
+        env.close()
+    return 0
+
+
+def _make_model(args: argparse.Namespace, env: EpisodeFigures) -> QGatedSAC:
+    checkpoints = args.output / "checkpoints"
+    if args.resume:
+        model = resume(QGatedSAC, checkpoints, env)
+        print(f"Going on from step {model.num_timesteps}")
+        return model
+    options = hyperparameters("qgated_sac", simulated_id(args) if args.robot == "sim" else "a real robot") | {
+        "bc_policy": args.policy,
+        "policy": POLICIES[args.obs_mode],
+        "n_bc_episodes": args.n_bc_episodes,
+        "q_init_steps": args.q_init_steps,
+    }
+    if args.robot != "sim":
+        options |= {"train_freq": (1, "episode"), "gradient_steps": args.updates}
+    return QGatedSAC(env=env, seed=args.seed, **options)
