@@ -107,7 +107,8 @@ class Board:
         table = Table(box=None, pad_edge=False)
         for heading in ("task", "algorithm", "seed", "step", "success", "to go", "state"):
             table.add_column(heading, justify="right" if heading in ("step", "success", "to go") else "left")
-        for line in self.lines.values():
+        # A terminal may be too short for all: those that run come first
+        for line in sorted(self.lines.values(), key=lambda line: {"waits": 1, "finished": 2}.get(line.state, 0)):
             cell = line.cell
             step = f"{line.step:,} / {cell.steps:,}"
             style = "red" if "FAILED" in line.state else "dim" if line.state in ("waits", "finished") else ""

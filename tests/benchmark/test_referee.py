@@ -13,7 +13,8 @@ import pytest
 from referee_world import SMALL, SMALL_Q2RL, small_suite
 
 from sb3_q2rl.__main__ import main
-from sb3_q2rl.benchmark.measure import from_csv
+from sb3_q2rl.benchmark import processes
+from sb3_q2rl.benchmark.measure import FIELDS, from_csv, to_csv, write_whole
 
 TESTS = Path(__file__).parent.parent
 STEPS = 1_000
@@ -84,6 +85,28 @@ def test_the_same_cells_on_two_ray_workers(tmp_path, capsys):
     on_ray = (tmp_path / "results/small/reach/Q2RL_seed0.csv").read_text()
     assert [row["timesteps"] for row in from_csv(on_ray)][-2:] == ["100", "150"]
     assert "Q-estimation" in (tmp_path / "logs/benchmark/small/reach/Q2RL_seed0/log.txt").read_text()
+
+
+def test_again_forgets_the_chosen_cells_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = {"algorithm": "rlpd"}
+    suite = str(small_suite(tmp_path, {"RLPD": entry, "other": entry}, steps=100, seeds=[0, 1])[0])
+    names = ["RLPD_seed0", "RLPD_seed1", "other_seed0", "other_seed1"]
+    csv_files = {name: tmp_path / "results/small/reach" / f"{name}.csv" for name in names}
+    folders = {name: tmp_path / "logs/benchmark/small/reach" / name for name in names}
+    for name in names:
+        row = dict.fromkeys(FIELDS, "") | {"timesteps": 100 if name != "other_seed1" else 50, "model": 0.5}
+        write_whole(csv_files[name], to_csv([row]))
+        write_whole(folders[name] / "checkpoints/step_000000100/model.zip", "")
+    ran: list[str] = []
+    monkeypatch.setattr(processes, "run_in_processes", lambda cells, *_: ran.extend(cell.key for cell in cells) or [])
+    main(["benchmark", "run", suite, "--only", "algorithm=RLPD", "seed=1", "--again"])
+    assert ran == ["reach/RLPD_seed1"]
+    assert [name for name in names if not csv_files[name].exists()] == ["RLPD_seed1"]
+    assert [name for name in names if not folders[name].exists()] == ["RLPD_seed1"]
+    ran.clear()
+    main(["benchmark", "run", suite])
+    assert ran == ["reach/RLPD_seed1", "reach/other_seed1"]  # what is missing, and what is not finished
 
 
 def test_what_the_command_says_about_wrong_words(tmp_path, capsys):
