@@ -1,10 +1,10 @@
-"""Our own trainable BC policy: an MLP with a diagonal-Gaussian or Gaussian-mixture head."""
+"""Our own trainable BC policy: an MLP, behind encoders of images, with a diagonal-Gaussian or mixture head."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from sb3_q2rl.bc.checkpoint import read_checkpoint, write_checkpoint
+from sb3_q2rl.bc.images import CameraEncoder, channels_first
 from sb3_q2rl.bc.memoryless import MemorylessBCPolicy, freeze
 from sb3_q2rl.bc.observations import flat_observation
 from sb3_q2rl.bc.policy import BCObs
 
 # Normalised observations are cut here: far from the demonstrations the network would only extrapolate.
 _OBS_CLIP = 10.0
+# Of each camera's encoder: small, so that demonstrations by the dozen suffice and a file stays below 1 MB
+_CAMERA_CHANNELS, _CAMERA_FEATURES = (16, 32, 32, 32), 64
 
 
 class GaussianBCPolicy(MemorylessBCPolicy):
@@ -30,7 +33,7 @@ class GaussianBCPolicy(MemorylessBCPolicy):
     The executed action is the sample clipped to [-1, 1]; the log-probability is that of the sample before clipping.
     Only so does ``E[log_prob + entropy] = 0`` hold, and with it the meaning of Q-estimation.
 
-    :param obs_dim: size of the (concatenated) observation vector
+    :param obs_dim: size of the (concatenated) observation vector, images left out
     :param action_dim: number of action dimensions
     :param net_arch: hidden layers (ReLU)
     :param n_components: 1 for a Gaussian, more for a mixture
@@ -38,6 +41,8 @@ class GaussianBCPolicy(MemorylessBCPolicy):
         demonstrations by heart explode
     :param sigma_max: ceiling of the scales
     :param obs_keys: for Dict observations: the keys to flatten and concatenate, in this order
+    :param image_shapes: key -> (channels, height, width) of those entries of a Dict observation that are images, with
+        values from 0 to 255. Each has an encoder of its own
     :raises ValueError: sizes, number of components or scales out of range
     """
 
@@ -56,6 +61,7 @@ class GaussianBCPolicy(MemorylessBCPolicy):
         sigma_min: float = 0.05,
         sigma_max: float = 1.0,
         obs_keys: Sequence[str] | None = None,
+        image_shapes: Mapping[str, Sequence[int]] | None = None,
     ):
         super().__init__()
         if min(obs_dim, action_dim, n_components, *net_arch) < 1:
@@ -72,9 +78,13 @@ class GaussianBCPolicy(MemorylessBCPolicy):
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self.obs_keys = None if obs_keys is None else tuple(obs_keys)
+        self.image_shapes = {key: tuple(shape) for key, shape in (image_shapes or {}).items()}
         self.training_record: dict[str, Any] = {}
 
-        widths = [obs_dim, *self.net_arch]
+        self.cameras = nn.ModuleDict(
+            {key: CameraEncoder(s, _CAMERA_CHANNELS, _CAMERA_FEATURES) for key, s in self.image_shapes.items()}
+        )
+        widths = [obs_dim + _CAMERA_FEATURES * len(self.cameras), *self.net_arch]
         layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         self.trunk = nn.Sequential(*layers)
         n_means = n_components * action_dim
@@ -99,10 +109,26 @@ class GaussianBCPolicy(MemorylessBCPolicy):
         """
         :param obs: (n, obs_dim) or a dict
         :return: batch of n distributions over (action_dim,)
+        :raises ValueError: wrong shape, or a key is missing
         """
-        flat = flat_observation(obs, self.obs_dim, self.obs_keys)
-        normalised = ((flat - self.obs_mean) / self.obs_std).clamp(-_OBS_CLIP, _OBS_CLIP)
-        out = self.head(self.trunk(normalised))
+        if not self.image_shapes:
+            return self.distribution_of(flat_observation(obs, self.obs_dim, self.obs_keys), {})
+        missing = [key for key in self.image_shapes if not isinstance(obs, dict) or key not in obs]
+        if missing:
+            has = f"it has {list(obs)}" if isinstance(obs, dict) else f"which is one array of {tuple(obs.shape)}"
+            raise ValueError(f"The BC policy reads the images {missing}, which the observation lacks; {has}.")
+        images = {key: channels_first(obs[key], shape) for key, shape in self.image_shapes.items()}  # type: ignore[index]
+        return self.distribution_of(flat_observation(obs, self.obs_dim, self.obs_keys), images)
+
+    def distribution_of(self, vectors: th.Tensor, images: Mapping[str, th.Tensor]) -> Distribution:
+        """
+        :param vectors: (n, obs_dim)
+        :param images: key -> (n, channels, height, width), 0 to 255
+        :return: batch of n distributions over (action_dim,)
+        """
+        normalised = ((vectors - self.obs_mean) / self.obs_std).clamp(-_OBS_CLIP, _OBS_CLIP)
+        seen = [camera(images[key].float() / 255.0 - 0.5) for key, camera in self.cameras.items()]
+        out = self.head(self.trunk(th.cat([normalised, *seen], dim=1)))
         n_means = self.n_components * self.action_dim
         shape = (len(out), self.n_components, self.action_dim)
         means = th.tanh(out[:, :n_means]).view(shape)
@@ -128,6 +154,7 @@ class GaussianBCPolicy(MemorylessBCPolicy):
                 "sigma_min": self.sigma_min,
                 "sigma_max": self.sigma_max,
                 "obs_keys": None if self.obs_keys is None else list(self.obs_keys),
+                "image_shapes": {key: list(shape) for key, shape in self.image_shapes.items()},
             },
             "state_dict": {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()},
             "training_record": self.training_record,

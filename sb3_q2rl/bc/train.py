@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,33 @@ from tqdm import tqdm
 
 from sb3_q2rl.bc.evaluate import evaluate_bc
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
+from sb3_q2rl.bc.images import random_shift
 from sb3_q2rl.data.demonstrations import Demonstrations
+
+# Pixels by which images are shifted at random: without it the policy learns single pixels by heart (DrQ)
+_IMAGE_SHIFT = 4
+
+
+class _Steps(NamedTuple):
+    """
+    Demonstrated steps as a policy is trained on them.
+
+    :param vectors: (n, obs_dim)
+    :param images: key -> (n, channels, height, width) uint8
+    :param actions: (n, action_dim)
+    """
+
+    vectors: th.Tensor
+    images: dict[str, th.Tensor]
+    actions: th.Tensor
+
+    def at(self, rows: th.Tensor) -> _Steps:
+        """:return: these rows"""
+        return _Steps(self.vectors[rows], {key: image[rows] for key, image in self.images.items()}, self.actions[rows])
+
+    def log_prob(self, policy: GaussianBCPolicy) -> th.Tensor:
+        """:return: (n,) log pi(a|s)"""
+        return policy.distribution_of(self.vectors, self.images).log_prob(self.actions)
 
 
 def train_bc(
@@ -45,7 +71,8 @@ def train_bc(
     :param net_arch: hidden layers
     :param n_components: 1 for a diagonal Gaussian, more for a mixture
     :param sigma_min: floor of the policy's scales
-    :param obs_keys: keys of Dict observations to use, in this order; by default all of them, sorted
+    :param obs_keys: keys of Dict observations to use, in this order; by default all of them, sorted. Those that hold
+        images (uint8) are seen by a convolutional encoder each
     :param n_epochs: passes over the training episodes
     :param batch_size: minibatch
     :param learning_rate: of Adam, decayed to zero by a cosine
@@ -58,7 +85,7 @@ def train_bc(
     :param device: where to train
     :param progress_bar: show one
     :return: the policy, frozen, on the CPU; ``policy.training_record`` tells how it was made
-    :raises ValueError: too few episodes, or no evaluation within ``n_epochs``
+    :raises ValueError: too few episodes, observations that are images alone, or no evaluation within ``n_epochs``
     """
     if not 1 <= eval_interval <= n_epochs:
         raise ValueError(f"`eval_interval`={eval_interval} must lie in 1..`n_epochs`={n_epochs}, or nothing is chosen.")
@@ -66,17 +93,17 @@ def train_bc(
     with th.random.fork_rng(devices=[]), _environment(env) as eval_env:
         th.manual_seed(seed)
         obs_keys = _obs_keys(demonstrations, obs_keys)
-        obs, actions = _tensors(training, obs_keys, device)
-        held_out_obs, held_out_actions = _tensors(held_out, obs_keys, device)
+        steps, held_out_steps = (_steps(part, obs_keys, device) for part in (training, held_out))
         policy = GaussianBCPolicy(
-            obs.shape[1],
-            actions.shape[1],
+            steps.vectors.shape[1],
+            demonstrations.action_dim,
             net_arch=net_arch,
             n_components=n_components,
             sigma_min=sigma_min,
-            obs_keys=obs_keys,
+            obs_keys=None if obs_keys is None else [key for key in obs_keys if key not in steps.images],
+            image_shapes={key: image.shape[1:] for key, image in steps.images.items()},
         )
-        policy.set_obs_statistics(obs.mean(dim=0).cpu().numpy(), obs.std(dim=0).cpu().numpy())
+        policy.set_obs_statistics(steps.vectors.mean(dim=0).cpu().numpy(), steps.vectors.std(dim=0).cpu().numpy())
         policy.to(device)
         optimizer = th.optim.AdamW(policy.parameters(), lr=learning_rate, weight_decay=weight_decay)
         schedule = th.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_epochs)
@@ -86,12 +113,13 @@ def train_bc(
         best_score = (-np.inf, -np.inf)
         epochs = tqdm(range(1, n_epochs + 1), desc="behaviour cloning", disable=not progress_bar)
         for epoch in epochs:
-            log_likelihood = _train_epoch(policy, optimizer, obs, actions, batch_size, obs_noise)
+            log_likelihood = _train_epoch(policy, optimizer, steps, batch_size, obs_noise)
             schedule.step()
             if epoch % eval_interval and epoch != n_epochs:
                 continue
             with th.no_grad():
-                held_out_ll = policy.distribution(held_out_obs).log_prob(held_out_actions).mean().item()
+                rows = th.arange(len(held_out)).split(batch_size)
+                held_out_ll = th.cat([held_out_steps.at(part).log_prob(policy) for part in rows]).mean().item()
             entry = {"epoch": epoch, "log_likelihood": log_likelihood, "held_out_log_likelihood": held_out_ll}
             if eval_env is not None:
                 entry["success"] = evaluate_bc(policy, eval_env, n_episodes=n_eval_episodes, seed=seed).rate
@@ -118,23 +146,25 @@ def train_bc(
 def _train_epoch(
     policy: GaussianBCPolicy,
     optimizer: th.optim.Optimizer,
-    obs: th.Tensor,
-    actions: th.Tensor,
+    steps: _Steps,
     batch_size: int,
     obs_noise: float,
 ) -> float:
-    total = th.zeros((), device=obs.device)
-    for rows in th.randperm(len(obs)).split(batch_size):
-        batch = obs[rows]
+    total = th.zeros((), device=steps.actions.device)
+    for rows in th.randperm(len(steps.actions)).split(batch_size):
+        batch = steps.at(rows)
         if obs_noise > 0:
-            batch = batch + obs_noise * policy.obs_std * th.randn_like(batch)
-        loss = -policy.distribution(batch).log_prob(actions[rows]).mean()
+            noise = obs_noise * policy.obs_std * th.randn_like(batch.vectors)
+            batch = batch._replace(vectors=batch.vectors + noise)
+        if batch.images:
+            batch = batch._replace(images={key: random_shift(x, _IMAGE_SHIFT) for key, x in batch.images.items()})
+        loss = -batch.log_prob(policy).mean()
         optimizer.zero_grad()
         loss.backward()
         th.nn.utils.clip_grad_norm_(policy.parameters(), max_norm=10.0)
         optimizer.step()
         total -= loss.detach() * len(rows)
-    return (total / len(obs)).item()
+    return (total / len(steps.actions)).item()
 
 
 def _obs_keys(demonstrations: Demonstrations, obs_keys: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -143,17 +173,29 @@ def _obs_keys(demonstrations: Demonstrations, obs_keys: Sequence[str] | None) ->
     return tuple(sorted(demonstrations.observations)) if obs_keys is None else tuple(obs_keys)
 
 
-def _tensors(
-    demonstrations: Demonstrations, obs_keys: tuple[str, ...] | None, device: str | th.device
-) -> tuple[th.Tensor, th.Tensor]:
-    observations = demonstrations.observations
+def _steps(demonstrations: Demonstrations, obs_keys: tuple[str, ...] | None, device: str | th.device) -> _Steps:
+    observations, images = demonstrations.observations, {}
     if isinstance(observations, dict):
-        parts = [observations[key].reshape(len(demonstrations), -1) for key in obs_keys or ()]
+        chosen = {key: observations[key] for key in obs_keys or ()}
+        images = {key: values for key, values in chosen.items() if values.dtype == np.uint8 and values.ndim == 4}
+        parts = [values.reshape(len(values), -1) for key, values in chosen.items() if key not in images]
+        if not parts:
+            raise ValueError(
+                f"`demonstrations` show only images ({', '.join(images)}), but the policy reads a vector beside them. "
+                "Add the robot's own state, e.g. robot0_eef_pos, to `obs_keys`."
+            )
         observations = np.concatenate(parts, axis=1)
-    return (
+    return _Steps(
         th.as_tensor(observations, dtype=th.float32, device=device),
+        {key: _pictures(values, device) for key, values in images.items()},
         th.as_tensor(demonstrations.actions, device=device),
     )
+
+
+def _pictures(images: np.ndarray, device: str | th.device) -> th.Tensor:
+    """:return: (n, channels, height, width); files keep the channels last, and cameras have at most four"""
+    tensor = th.as_tensor(images, device=device)
+    return tensor.movedim(-1, 1).contiguous() if tensor.shape[-1] <= 4 else tensor
 
 
 @contextlib.contextmanager

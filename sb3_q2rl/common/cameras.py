@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch as th
@@ -12,35 +11,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from sb3_q2rl.bc.images import CameraEncoder
 from sb3_q2rl.common.images import image_keys
-
-
-class CameraEncoder(nn.Sequential):
-    """
-    3x3 convolutions that each halve the image, then a normalised bottleneck.
-
-    :param shape: (channels, height, width) of the image
-    :param channels: Of the convolutions
-    :param bottleneck: Size of the output
-    """
-
-    def __init__(self, shape: tuple[int, ...], channels: Sequence[int], bottleneck: int) -> None:
-        widths = [shape[0], *channels]
-        convolutions = [
-            layer
-            for i, o in itertools.pairwise(widths)
-            for layer in (nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU(inplace=True))
-        ]
-        height, width = shape[1:]
-        for _ in channels:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        super().__init__(
-            *convolutions,
-            nn.Flatten(),
-            nn.Linear(channels[-1] * height * width, bottleneck),
-            nn.LayerNorm(bottleneck),
-            nn.Tanh(),
-        )
 
 
 class CamerasExtractor(BaseFeaturesExtractor):

@@ -22,7 +22,7 @@ from sb3_q2rl.common import checks
 from sb3_q2rl.common.acting import ActingSAC, Decision
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer, BCSamples
 from sb3_q2rl.common.critics import EnsembleCritic
-from sb3_q2rl.common.images import image_keys, shift_observation
+from sb3_q2rl.common.images import image_keys, shift_observation, with_channels_first
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
@@ -131,15 +131,22 @@ class OfflineToOnlineSAC(ActingSAC):
         if self.demonstrations is not None:
             if isinstance(self.demonstrations, str | Path):
                 self.demonstrations = self._load_demonstrations(self.demonstrations)
+            self.demonstrations = with_channels_first(self.demonstrations, self.observation_space)
             checks.demonstrations_fit(self)
 
     def _load_demonstrations(self, path: str | Path) -> Demonstrations:
-        """Files that hold raw rewards (robomimic's) are given the scale of an environment that tells its own."""
-        conversion = {}
-        for name in {"reward_scale", "reward_bias"} & set(reader_options(path)):
+        """
+        Files that hold raw rewards (robomimic's) are given the scale of an environment that tells its own, and their
+        observations the keys of one that has a Dict.
+        """
+        known = set(reader_options(path))
+        options: dict[str, Any] = {}
+        for name in {"reward_scale", "reward_bias"} & known:
             if self.env is not None and self.env.has_attr(name):
-                conversion[name] = self.env.get_attr(name)[0]
-        return Demonstrations.load(path, **conversion)
+                options[name] = self.env.get_attr(name)[0]
+        if isinstance(self.observation_space, spaces.Dict) and "as_dict" in known:
+            options |= {"as_dict": True, "obs_keys": list(self.observation_space.spaces)}
+        return Demonstrations.load(path, **options)
 
     def _choose_replay_buffer(self) -> None:
         checks.buffer_options(self)
@@ -320,6 +327,7 @@ class OfflineToOnlineSAC(ActingSAC):
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["bc_policy", "demonstrations", "_bc", "_bc_state", "decision", "_sums"]
+        # "train": of AsyncLearning, while it stands in for ours
+        ours = ["bc_policy", "demonstrations", "_bc", "_bc_state", "decision", "_sums", "train"]
         # The normalisation statistics stay: without an environment, predict() still needs raw observations for the BC
         return [name for name in super()._excluded_save_params() if name != "_vec_normalize_env"] + ours
