@@ -1,0 +1,50 @@
+"""Every shipped policy fits the environment of its entry in the configurations, and says how good it is."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+import yaml
+
+from sb3_q2rl.bc import BCPolicyAdapter
+from sb3_q2rl.bc.adapter import SHIPPED_POLICIES
+from sb3_q2rl.zoo_configs import config_path
+
+ENTRIES = yaml.safe_load(config_path("qgated_sac").read_text())
+ENVS = {entry["bc_policy"]: env_id for env_id, entry in ENTRIES.items() if "bc_policy" in entry}
+NEEDS = {"Adroit": "gymnasium_robotics", "Franka": "gymnasium_robotics", "Robomimic": "robosuite"}
+
+
+def test_each_is_somebodys_default():
+    assert set(ENVS) == set(SHIPPED_POLICIES)
+
+
+@pytest.mark.parametrize("name", SHIPPED_POLICIES)
+def test_it_acts_in_its_environment(name):
+    import sb3_q2rl.envs  # noqa: F401
+
+    for prefix, package in NEEDS.items():
+        if ENVS[name].startswith(prefix):
+            pytest.importorskip(package, reason=f"{name} acts in {ENVS[name]}, which needs {package}")
+    policy, env = BCPolicyAdapter.from_checkpoint(name), gym.make(ENVS[name])
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == (policy.obs_dim,)
+    assert env.action_space.shape == (policy.action_dim,)
+    # A policy of another task, or of another order of the observations, would find itself far from what it knows
+    distance = np.abs((obs - policy.obs_mean.numpy()) / policy.obs_std.numpy())
+    assert np.median(distance) < 3
+    step = policy.step(th.as_tensor(obs[None]), None, np.array([True]), deterministic=True)
+    assert th.isfinite(step.log_prob).all()
+    obs, *_ = env.step(step.actions[0].numpy())
+    assert np.isfinite(obs).all()
+    env.close()
+
+
+@pytest.mark.parametrize("name", SHIPPED_POLICIES)
+def test_its_success_was_measured(name):
+    record = BCPolicyAdapter.from_checkpoint(name).training_record
+    for how in ("success_by_mode", "success_by_sample"):
+        rate = record[how]
+        assert 0 <= rate["low"] <= rate["rate"] <= rate["high"] <= 1
+        assert rate["n_episodes"] >= 12
+    assert record["success_by_mode"].get("score", record["success_by_mode"]["rate"]) > 0.25
