@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch as th
 import yaml
 
 pytest.importorskip("rl_zoo3", reason="needs the extra `zoo`")
@@ -14,6 +15,7 @@ optuna = pytest.importorskip("optuna")
 
 from rl_zoo3 import exp_manager, hyperparams_opt, utils
 
+from sb3_q2rl.bc import BCPolicyAdapter
 from sb3_q2rl.zoo.registration import ALGORITHMS, config_path, register
 from sb3_q2rl.zoo_configs import CONFIGS
 
@@ -82,6 +84,11 @@ def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
         return
     pytest.importorskip("gymnasium_robotics", reason="needs the extra `d4rl`")
     env = gym.make(name)
+    if name.endswith("Image-v0"):
+        assert "bc_policy" not in kwargs, "none that sees images is shipped"
+        kwargs["bc_policy"] = BCPolicyAdapter.from_callable(
+            lambda obs: th.zeros(len(obs["robot0_eef_pos"]), 7), "fixed"
+        )
     model = algorithm(env=env, **kwargs)
     assert model.action_space.shape == env.action_space.shape
     env.close()
