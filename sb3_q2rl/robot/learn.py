@@ -1,6 +1,6 @@
 """
-``robot learn``: Q2RL on this robot. A real arm waits at its start while the networks learn, after each episode: an
-update in the middle of one would keep it waiting for its next command.
+``robot learn``: Q2RL on this robot. A real arm must not wait for gradients in the middle of an episode: its networks
+learn in a process of their own, or between the episodes, while the arm stands at its start.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
+from sb3_q2rl.asynchronous import AsyncLearning
 from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
@@ -36,7 +37,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--q-init-steps", type=int, default=2_000, help="gradient steps that critics and actor start with"
     )
-    parser.add_argument("--updates", type=int, default=200, help="gradient steps after each episode of a real robot")
+    parser.add_argument(
+        "--learner",
+        choices=("process", "episodes"),
+        default="process",
+        help="on a real robot; process: while it moves; episodes: after each, while it waits at its start",
+    )
+    parser.add_argument("--updates", type=int, default=200, help="gradient steps after each of --learner episodes")
     parser.add_argument("--save-freq", type=int, default=1_000, help="steps between two checkpoints, at episodes' ends")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
     parser.add_argument("--eval-episodes", type=int, default=0, help="episodes without exploration, at the end")
@@ -52,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         model = _make_model(args, env)
         model.set_logger(configure(str(args.output), ["csv"]))
-        callbacks = [
-            CheckpointCallback(args.output / "checkpoints", args.save_freq, verbose=1),
-            EpisodeLogCallback(args.output / "episodes.csv"),
-            FiguresCallback(),
-        ]
+        callbacks: list[BaseCallback] = [EpisodeLogCallback(args.output / "episodes.csv"), FiguresCallback()]
+        if _learns_beside(args):  # first: it says which step the run is at
+            callbacks.insert(0, AsyncLearning(args.output / "asynchronous", verbose=1))
+        else:
+            callbacks.append(CheckpointCallback(args.output / "checkpoints", args.save_freq, verbose=1))
         model.learn(args.steps - model.num_timesteps, CallbackList(callbacks), reset_num_timesteps=False)
         model.save(args.output / "model")
         print(f"Model after {model.num_timesteps} steps: {args.output / 'model.zip'}")
@@ -70,17 +77,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make_model(args: argparse.Namespace, env: EpisodeFigures) -> QGatedSAC:
-    checkpoints = args.output / "checkpoints"
-    if args.resume:
-        model = resume(QGatedSAC, checkpoints, env)
+    if args.resume and not _learns_beside(args):  # AsyncLearning finds by itself where its run ended
+        model = resume(QGatedSAC, args.output / "checkpoints", env)
         print(f"Going on from step {model.num_timesteps}")
         return model
+    if not args.resume and args.output.exists():
+        raise ValueError(f"`--output` {args.output} exists. `--resume` goes on there; for a new run, name a new folder")
     options = hyperparameters("qgated_sac", simulated_id(args) if args.robot == "sim" else "a real robot") | {
         "bc_policy": args.policy,
         "policy": POLICIES[args.obs_mode],
         "n_bc_episodes": args.n_bc_episodes,
         "q_init_steps": args.q_init_steps,
     }
-    if args.robot != "sim":
+    if args.robot != "sim" and not _learns_beside(args):
         options |= {"train_freq": (1, "episode"), "gradient_steps": args.updates}
     return QGatedSAC(env=env, seed=args.seed, **options)
+
+
+def _learns_beside(args: argparse.Namespace) -> bool:
+    """In a process of its own. A simulator waits anyway."""
+    return args.robot != "sim" and args.learner == "process"

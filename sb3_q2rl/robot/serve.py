@@ -29,6 +29,10 @@ def run(args: argparse.Namespace) -> int:
     :return: exit status
     """
     if args.make_key:
+        if args.make_key.exists():
+            raise ValueError(
+                f"`--make-key` {args.make_key} exists: who has it could no longer connect. Remove it first"
+            )
         Key.generate().save(args.make_key)
         print(f"{args.make_key}: a new key. Copy it to the other machine (scp -p), and show it to nobody else.")
         return 0

@@ -51,3 +51,12 @@ class FrankySim:
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)
         time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def franky_sim():
+    """A server that lives as long as a test module."""
+    server = FrankySim(host_of_our_own(7))
+    server.start()
+    yield server
+    server.kill()

@@ -1,0 +1,1 @@
+from servers import franky_sim  # noqa: F401  a fixture

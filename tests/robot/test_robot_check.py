@@ -1,0 +1,58 @@
+"""`robot check` against servers of both protocols."""
+
+import pytest
+
+pytest.importorskip("pymodbus", reason="needs pymodbus: pip install sb3_q2rl[franka]")
+
+from robotiq_server import Robotiq2F85Server, free_port
+
+from sb3_q2rl.__main__ import main
+
+
+@pytest.fixture
+def lab(franky_sim, tmp_path):
+    server = Robotiq2F85Server()
+    address = server.serve_tcp(free_port())
+    path = tmp_path / "lab.yaml"
+    path.write_text(f"host: {franky_sim.host}\ngripper: {{address: '{address}'}}\nfci: {{realtime: ignore}}\n")
+    yield str(path)
+    server.stop()
+
+
+def test_all_is_well(lab, capsys):
+    assert main(["robot", "check", "--robot", "fci", "--lab", lab]) == 0
+    out = capsys.readouterr().out
+    assert "FAULT" not in out
+    assert "open 85 mm" in out
+    assert "10 Hz" in out
+
+
+def test_what_is_not_there_is_named(lab, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["robot", "check", "--robot", "fci", "--lab", lab, "--gripper", f"tcp://127.0.0.1:{free_port()}"])
+    assert ended.value.code == 1
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "FAULT" in out
+    assert "no gripper at" in out
+
+
+def test_what_is_missing_on_the_command_line_is_named(capsys, tmp_path):
+    assert main(["robot", "check", "--robot", "fci"]) == 1
+    assert "`--host`" in capsys.readouterr().err
+    assert main(["robot", "check", "--robot", "remote"]) == 1
+    assert "`--key`" in capsys.readouterr().err
+    assert main(["robot", "check"]) == 1
+    assert "needs no check" in capsys.readouterr().err
+    assert main(["robot", "serve"]) == 1
+    assert "--make-key" in capsys.readouterr().err
+
+
+def test_a_key_is_made_once(tmp_path):
+    key = str(tmp_path / "robot.key")
+    assert main(["robot", "serve", "--make-key", key]) == 0
+    assert main(["robot", "serve", "--make-key", key]) == 1
+
+
+def test_a_dry_run_talks_to_nobody(tmp_path, capsys):
+    assert main(["robot", "check", "--robot", "fci", "--dry-run"]) == 0
+    assert "dry run: command" in capsys.readouterr().out
