@@ -1,0 +1,232 @@
+"""The actor's side: ``model.learn(..., callback=AsyncLearning(directory))`` leaves all training to another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_q2rl.asynchronous.rows import NewRows, add_record
+from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole
+from sb3_q2rl.asynchronous.weights import adopt
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.envs.records import RecordFile, read_records
+
+LOOK_EVERY_S = 0.05
+# A learner that dies so often without having learnt anything new would die again
+MAX_RESTARTS = 3
+
+
+class AsyncLearning(BaseCallback):
+    """
+    Collect in this process, and learn in another. ``learn()`` keeps its meaning (callbacks, logger, saving); only
+    ``train()`` does something else: it hands the new transitions and the order to train over, and adopts weights that
+    have come. It never waits.
+
+    All goes through files in one folder, so either process may be killed and started again. Start the same script
+    again after an interruption: ``learn(total)`` goes on where the transitions end, up to ``total`` in all. The learner
+    goes on from its last state, at most a minute old, and carries out what it was ordered since.
+
+    As many gradient steps are made for each transition as without this callback, later where the learner is slower;
+    what is not done when the training ends is left undone. Then the model has all that the learner has, optimisers
+    included, and may be saved or trained further in either way. What other callbacks save in mid-training has the
+    weights of the moment, but optimisers as they were at the start.
+
+    :param directory: of the run; shared by nothing else
+    :param stop_timeout_s: how long the end of training may wait for the learner's last gradient step
+    :param verbose: 1: tell when the learner starts and stops
+    :raises ValueError: a model that the learner could not rebuild, or a folder of another run
+    :raises RuntimeError: the learner keeps failing
+    """
+
+    def __init__(self, directory: str | Path, stop_timeout_s: float = 300.0, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.files = RunFiles(Path(directory))
+        self.stop_timeout_s = stop_timeout_s
+        self.n_updates = 0
+        self._records = RecordFile(self.files.transitions)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._n_restarts, self._updates_at_restart = 0, 0
+        self._arrived: dict[str, Any] | None = None
+        self._ended = threading.Event()
+
+    # ------------------------------------------------------------------ SB3's hooks
+
+    def _on_training_start(self) -> None:
+        model = self.model
+        assert isinstance(model, OfflineToOnlineSAC)
+        _refuse_what_cannot_be_rebuilt(model)
+        self.files.directory.mkdir(parents=True, exist_ok=True)
+        self._check_or_write_about(model)
+        if not self.files.start.exists():
+            unfinished = self.files.start.with_name(".start.zip")
+            model.save(unfinished)
+            os.replace(unfinished, self.files.start)
+        if self._process is None:
+            self._take_up(model)
+        self._records.append({"kind": "cut"}, {})
+        self._rows = NewRows(model.replay_buffer)
+        if self._process is None:
+            self._start_learner()
+        self._ended.clear()
+        threading.Thread(target=self._look_for_weights, args=(model.device,), name="weights", daemon=True).start()
+        model.train = self._hand_over  # type: ignore[method-assign]
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        model = self.model
+        assert isinstance(model, OfflineToOnlineSAC)
+        self._ended.set()
+        self._stop_learner()
+        del model.train
+        self._records.close()
+        state = load_whole(self.files.learner, model.device)
+        model.set_parameters(state["parameters"])
+        for name, value in state["variables"].items():
+            getattr(model, name).data.copy_(value)
+        model._n_updates = self.n_updates = state["n_updates"]
+
+    # ------------------------------------------------------------------ instead of training
+
+    def _hand_over(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """What ``model.train`` does meanwhile."""
+        model = self.model
+        assert isinstance(model, OfflineToOnlineSAC)
+        for record in self._rows.take():
+            self._records.append(*record)
+        progress = model._current_progress_remaining
+        order = {"gradient_steps": gradient_steps, "batch_size": batch_size, "progress": progress}
+        self._records.append({"kind": "train", **order}, {})
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            adopt(model.policy, arrived["policy"])
+            model._n_updates = self.n_updates = arrived["n_updates"]
+            for name, value in arrived["metrics"].items():
+                self.logger.record(name, value)
+        assert self._process is not None
+        if self._process.poll() is not None:
+            self._restart_learner()
+
+    def _look_for_weights(self, device: Any) -> None:
+        """In a thread of its own: reading a file takes longer than an actor may be late."""
+        seen = None
+        while not self._ended.wait(LOOK_EVERY_S):
+            if not self.files.weights.exists():
+                continue
+            found = self.files.weights.stat()
+            if (found.st_ino, found.st_mtime_ns) != seen:
+                seen = found.st_ino, found.st_mtime_ns
+                self._arrived = load_whole(self.files.weights, device)
+
+    # ------------------------------------------------------------------ beginning, and beginning again
+
+    def _check_or_write_about(self, model: OfflineToOnlineSAC) -> None:
+        kind = type(model)
+        about = {
+            "module": kind.__module__,
+            "class": kind.__qualname__,
+            "observation_space": str(model.observation_space),
+            "action_space": str(model.action_space),
+            "n_envs": model.n_envs,
+            "device": str(model.device),
+        }
+        if self.files.about.exists():
+            known = json.loads(self.files.about.read_text())
+            differ = [key for key in about if key != "device" and known.get(key) != about[key]]
+            if differ:
+                raise ValueError(
+                    f"`directory` {self.files.directory} holds another run: its {differ[0]} is {known[differ[0]]}, "
+                    f"this model's is {about[differ[0]]}. Name an empty folder, or start that run's script."
+                )
+        self.files.about.write_text(json.dumps(about, indent=2))
+
+    def _take_up(self, model: OfflineToOnlineSAC) -> None:
+        """After an interruption: what an earlier process of this run had collected and learnt."""
+        if not self.files.transitions.exists():
+            return
+        n_rows = 0
+        model.replay_buffer.reset()
+        for record in read_records(self.files.transitions):
+            if record.head["kind"] == "row":
+                add_record(model.replay_buffer, record)
+                n_rows += 1
+            elif record.head["kind"] == "cut":
+                model.replay_buffer.forget_open_episodes()
+        model.replay_buffer.forget_open_episodes()
+        model.num_timesteps = max(model.num_timesteps, n_rows * model.n_envs)
+        self.num_timesteps = model.num_timesteps
+        if self.files.weights.exists():
+            state = load_whole(self.files.weights, model.device)
+            adopt(model.policy, state["policy"])
+            model._n_updates = self.n_updates = state["n_updates"]
+
+    def _start_learner(self) -> None:
+        command = [sys.executable, "-m", "sb3_q2rl.asynchronous.learner", str(self.files.directory)]
+        with open(self.files.output, "ab") as output:
+            self._process = subprocess.Popen(
+                [*command, "--actor-pid", str(os.getpid())], stdout=output, stderr=subprocess.STDOUT
+            )
+        if self.verbose > 0:
+            print(f"Learner: process {self._process.pid}, it tells about itself in {self.files.output}")
+
+    def _restart_learner(self) -> None:
+        if self.n_updates > self._updates_at_restart:
+            self._n_restarts = 0
+        self._n_restarts, self._updates_at_restart = self._n_restarts + 1, self.n_updates
+        if self._n_restarts > MAX_RESTARTS:
+            raise RuntimeError(
+                f"The learner failed {MAX_RESTARTS} times without learning anything. {self._last_words()}"
+            )
+        self._start_learner()
+
+    def _stop_learner(self) -> None:
+        assert self._process is not None
+        self._records.append({"kind": "stop"}, {})
+        try:
+            code = self._process.wait(self.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._process = None
+        if code != 0:
+            raise RuntimeError(f"The learner did not end as it should (code {code}). {self._last_words()}")
+
+    def _last_words(self) -> str:
+        tail = self.files.output.read_text(errors="replace")[-2000:]
+        return f"What it said last in {self.files.output}:\n{tail}"
+
+
+def _refuse_what_cannot_be_rebuilt(model: OfflineToOnlineSAC) -> None:
+    if model.get_vec_normalize_env() is not None:
+        raise ValueError(
+            "AsyncLearning cannot follow the moving statistics of VecNormalize. Leave it out: Q2RL standardises "
+            "observations itself, by the BC episodes."
+        )
+    if isinstance(model.replay_buffer, HerReplayBuffer):
+        raise ValueError("AsyncLearning has no environment in the learner, which hindsight (HER) asks for rewards.")
+    if model.demonstrations is not None:
+        raise ValueError(
+            "AsyncLearning does not hand `demonstrations` over to the learner yet. Leave them out, or learn "
+            "in one process."
+        )
+    if model._bc_record is not None and model._bc_record["checkpoint"] is None:
+        source = model._bc_record["source"]
+        if not Path(source).exists():
+            raise ValueError(
+                f"`bc_policy` is a {source} that lives in this process alone; the learner could not rebuild it. Pass "
+                "the path of a checkpoint, a shipped policy, or a GaussianBCPolicy."
+            )
+    if type(model).__module__ == "__main__" or "." in type(model).__qualname__:
+        raise ValueError(
+            f"{type(model).__qualname__} of {type(model).__module__} cannot be imported by the learner. Put the "
+            "class at the top level of a module of its own."
+        )

@@ -1,0 +1,167 @@
+"""The learner's process: follows the transitions, trains as it is ordered, and publishes weights."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import importlib
+import json
+import os
+import signal
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import Logger
+
+from sb3_q2rl.asynchronous.rows import add_record
+from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole, save_whole
+from sb3_q2rl.asynchronous.weights import weights_to_act
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.envs.records import Record, RecordReader
+
+IDLE_S = 0.01
+PUBLISH_EVERY_S, SAVE_EVERY_S = 1.0, 60.0
+
+
+class Learner:
+    """
+    Does what ``model.train`` of the actor's process would have done, in the same order, as soon as it can. Orders to
+    train that came while it was busy wait; transitions are taken in before each of them.
+
+    :param files: of the run
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        about = json.loads(files.about.read_text())
+        algorithm = getattr(importlib.import_module(about["module"]), about["class"])
+        self.model: OfflineToOnlineSAC = algorithm.load(files.start, device=about["device"])
+        self.model.set_logger(Logger(None, []))
+        self.reader = RecordReader(files.transitions)
+        self.n_records = 0
+        # The record at which the model had started, the orders that came after it, and how many were carried out
+        self.started_at: int | None = None
+        self.orders: deque[dict[str, Any]] = deque()
+        self.n_done = self._n_skipped = 0
+        self.is_told_to_stop = False
+        self._published = -1
+        if files.learner.exists():
+            self._restore(load_whole(files.learner, self.model.device))
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.set_parameters(state["parameters"])
+        for name, value in state["variables"].items():
+            getattr(self.model, name).data.copy_(value)
+        self.model._n_updates = state["n_updates"]
+        self.started_at, self.n_done = state["started_at"], state["n_done"]
+
+    def take_in(self) -> None:
+        """All that has come since the last time."""
+        for record in self.reader.new():
+            self._take(record)
+
+    def _take(self, record: Record) -> None:
+        self.n_records += 1
+        kind = record.head["kind"]
+        self.is_told_to_stop = kind == "stop"  # the last record counts: the run may have gone on after an earlier one
+        if kind == "row":
+            add_record(self.model.replay_buffer, record)
+        elif kind in ("cut", "stop"):
+            self.model.replay_buffer.forget_open_episodes()
+        elif self.started_at is None:
+            # Any order may be the one that starts the model, so none may wait
+            self._train(record.head)
+            if self.model.has_started:
+                self.started_at = self.n_records
+        elif self.n_records > self.started_at:
+            self.orders.append(record.head)
+            if self._n_skipped < self.n_done:  # an earlier learner carried it out
+                self.orders.pop()
+                self._n_skipped += 1
+        elif self.n_records == self.started_at and not getattr(self.model, "keep_bc_episodes", True):
+            self.model.replay_buffer.reset()  # as the estimation did when it was made
+
+    def _train(self, order: dict[str, Any]) -> None:
+        self.model._current_progress_remaining = order["progress"]
+        self.model.train(gradient_steps=order["gradient_steps"], batch_size=order["batch_size"])
+
+    def learn(self) -> bool:
+        """
+        Carry out one order.
+
+        :return: there was one
+        """
+        if not self.orders:
+            return False
+        self._train(self.orders.popleft())
+        self.n_done += 1
+        self._n_skipped += 1
+        return True
+
+    def publish(self) -> None:
+        """Let the actor have the newest weights, and what is worth logging."""
+        if self._published == self.model._n_updates or not self.model.has_started:
+            return
+        self.model._record_means()
+        metrics = {name: float(value) for name, value in self.model.logger.name_to_value.items()}
+        self.model.logger.name_to_value.clear()
+        content = {"policy": weights_to_act(self.model.policy), "n_updates": self.model._n_updates, "metrics": metrics}
+        save_whole(content, self.files.weights)
+        self._published = self.model._n_updates
+
+    def save(self) -> None:
+        """The whole state."""
+        _, variables = self.model._get_torch_save_params()
+        content = {
+            "parameters": self.model.get_parameters(),
+            "variables": {name: getattr(self.model, name).detach() for name in variables},
+            "n_updates": self.model._n_updates,
+            "started_at": self.started_at,
+            "n_done": self.n_done,
+        }
+        save_whole(content, self.files.learner, flush=True)
+
+    def run(self, actor_pid: int) -> None:
+        """
+        Until the actor says so, or has gone and its orders are carried out.
+
+        :param actor_pid: the parent process
+        """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the actor, which tells us
+        published_s = saved_s = time.monotonic()
+        while True:
+            self.take_in()
+            if self.is_told_to_stop:
+                break
+            was_busy = self.learn()
+            now_s = time.monotonic()
+            if now_s - published_s > PUBLISH_EVERY_S:
+                self.publish()
+                published_s = now_s
+            has_just_started = self.started_at is not None and not self.files.learner.exists()
+            if has_just_started or now_s - saved_s > SAVE_EVERY_S:  # an estimation is not made twice
+                self.save()
+                saved_s = now_s
+            if not was_busy:
+                if os.getppid() != actor_pid:
+                    break
+                time.sleep(IDLE_S)
+        self.publish()
+        self.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Started by AsyncLearning, not by hand.")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--actor-pid", type=int, required=True)
+    arguments = parser.parse_args()
+    files = RunFiles(arguments.directory)
+    with open(files.lock, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a learner of an actor that was killed may still be finishing
+        Learner(files).run(arguments.actor_pid)
+
+
+if __name__ == "__main__":
+    main()

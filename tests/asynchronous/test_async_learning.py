@@ -1,0 +1,212 @@
+"""Learning in two processes: the same result as in one, whoever is killed in between."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+from worlds import HORIZON, ReachEnv, WalkHome, gaussian, reach, small_model
+
+from sb3_q2rl import QGatedSAC
+from sb3_q2rl.asynchronous import AsyncLearning
+from sb3_q2rl.asynchronous.learner import Learner
+from sb3_q2rl.asynchronous.rows import NewRows
+from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole
+from sb3_q2rl.envs.records import read_records
+
+
+class SlowReach(ReachEnv):
+    """As a robot: each step takes its time."""
+
+    def __init__(self, kind: str = "flat", step_s: float = 0.02) -> None:
+        super().__init__(kind, radius=0.0)
+        self.step_s = step_s
+
+    def step(self, action):
+        time.sleep(self.step_s)
+        return super().step(action)
+
+
+def model_of(env, **kwargs) -> QGatedSAC:
+    return small_model(env, gaussian(), **{"q_init_steps": 2, **kwargs})
+
+
+def same_state(one, other) -> None:
+    for name, value in one.state_dict().items():
+        if isinstance(value, th.Tensor):
+            th.testing.assert_close(value, other.state_dict()[name], rtol=0, atol=0)
+        else:
+            assert value == other.state_dict()[name]
+
+
+@pytest.mark.parametrize("kind", ["flat", "dict", "image"])
+def test_a_learner_that_follows_does_what_one_process_would(kind, tmp_path, quick_fit):
+    """Record by record, with the same random numbers: bit by bit the same weights, and the same buffer."""
+    kwargs = {"policy_kwargs": {"n_critics": 2}} if kind != "image" else {"image_shift": 2}
+    bc = {"flat": gaussian(), "dict": gaussian("dict"), "image": WalkHome()}[kind]
+    alone = small_model(reach(kind, n_envs=2), bc, q_init_steps=3, **kwargs)
+    files = RunFiles(tmp_path)
+    alone.save(files.start)
+    about = {"module": "worlds_learner", "class": "Loads", "device": "cpu"}
+    files.about.write_text(json.dumps(about))
+
+    class Loads:
+        @staticmethod
+        def load(path, device):
+            return QGatedSAC.load(path, device=device, bc_policy=bc)
+
+    sys.modules["worlds_learner"] = type(sys)("worlds_learner")
+    sys.modules["worlds_learner"].Loads = Loads
+    learner = Learner(files)
+    callback = AsyncLearning(tmp_path)
+    train, states = alone.train, {"alone": th.get_rng_state(), "learner": th.get_rng_state()}
+    numpy_states = {"alone": np.random.get_state(), "learner": np.random.get_state()}
+
+    def use(who):
+        th.set_rng_state(states[who])
+        np.random.set_state(numpy_states[who])
+
+    def keep(who):
+        states[who], numpy_states[who] = th.get_rng_state(), np.random.get_state()
+
+    rows = NewRows(alone.replay_buffer)
+
+    def both(gradient_steps, batch_size):
+        acting = th.get_rng_state(), np.random.get_state()
+        for record in rows.take():
+            callback._records.append(*record)
+        head = {"kind": "train", "gradient_steps": gradient_steps, "batch_size": batch_size}
+        callback._records.append({**head, "progress": alone._current_progress_remaining}, {})
+        use("alone")
+        train(gradient_steps, batch_size)
+        keep("alone")
+        use("learner")
+        learner.take_in()
+        while learner.learn():
+            pass
+        keep("learner")
+        th.set_rng_state(acting[0])
+        np.random.set_state(acting[1])
+
+    alone.train = both
+    alone.learn(2 * 5 * HORIZON)
+    assert alone.has_started
+    assert learner.model._n_updates == alone._n_updates > 10
+    same_state(learner.model.policy, alone.policy)
+    ours, theirs = alone.replay_buffer, learner.model.replay_buffer
+    for name in ("actions", "rewards", "dones", "timeouts", "bc_actions", "bc_acted", "mc_returns"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+class Tell(BaseCallback):
+    """
+    Notes the number of steps, whether the gate is open, and the learner's updates.
+
+    :param until: asked after each of these lines: the training may end
+    :param when: what else to do after a step
+    """
+
+    def __init__(self, until: Callable[[list], bool], when: Callable[[Tell], None] = lambda tell: None) -> None:
+        super().__init__()
+        self.lines: list[tuple[int, bool, int]] = []
+        self.until, self.when = until, when
+
+    def _on_step(self) -> bool:
+        self.lines.append((self.num_timesteps, self.model.has_started, self.model._n_updates))
+        self.when(self)
+        return not self.until(self.lines)
+
+
+def test_a_run_in_which_the_learner_is_killed(tmp_path):
+    """Another learner takes its place; the model ends with all that the learner had, and is an ordinary one again."""
+    model, callback = model_of(SlowReach()), AsyncLearning(tmp_path / "run")
+    killed = []
+
+    def kill_and_save(tell: Tell) -> None:
+        if tell.lines[-1][1] and not killed:
+            killed.append(tell.lines[-1][2])
+            callback._process.kill()
+            model.save(tmp_path / "middle")
+
+    tell = Tell(lambda lines: bool(killed) and lines[-1][2] not in (killed[0], 0), kill_and_save)
+    model.learn(20_000, callback=[callback, tell])
+    assert tell.lines[0][1:] == (False, 0)
+    # the step after which the training was ended is not stored, as in SB3
+    kinds = [record.head["kind"] for record in read_records(callback.files.transitions)]
+    assert kinds.count("row") == kinds.count("train") == len(tell.lines) - 1
+    assert kinds[-1] == "stop"
+    assert model._n_updates >= tell.lines[-1][2] > 0
+    state = load_whole(callback.files.learner, "cpu")["parameters"]
+    for name, value in state["policy"].items():
+        if isinstance(value, th.Tensor):
+            th.testing.assert_close(value, model.policy.state_dict()[name], rtol=0, atol=0)
+    assert model.critic.optimizer.state_dict()["state"][0]["step"] == model._n_updates + 2  # with the initialisation's
+    for saved in ("middle", "end"):
+        model.save(tmp_path / "end")
+        again = QGatedSAC.load(tmp_path / saved, env=reach())
+        updates = again._n_updates
+        again.learn(20, reset_num_timesteps=False)
+        assert again._n_updates == updates + 20
+
+
+ACTOR = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from test_async_learning import AsyncLearning, SlowReach, Tell, model_of
+tell = Tell(lambda lines: False, lambda tell: print(*tell.lines[-1], flush=True))
+model_of(SlowReach()).learn(20_000, callback=[AsyncLearning(sys.argv[1]), tell])
+"""
+
+
+def test_an_actor_that_is_killed_goes_on_when_it_is_started_again(tmp_path):
+    tests = Path(__file__).parent
+    command = [sys.executable, "-c", ACTOR, tmp_path / "run", tests, tests.parent]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if int(line.split()[2]) > 0:
+                break
+        process.kill()
+        told = int((process.stdout.read().splitlines() or [line])[-1].split()[0])
+    callback = AsyncLearning(tmp_path / "run")
+    n_rows = sum(record.head["kind"] == "row" for record in read_records(callback.files.transitions))
+    assert n_rows >= told - 1
+    # the learner of the dead actor carries out its orders, saves, and makes room for ours
+    model, tell = model_of(SlowReach()), Tell(lambda lines: False)
+    model.learn(n_rows + 30, callback=[callback, tell])
+    timesteps, has_started, n_updates = tell.lines[0]
+    assert timesteps == n_rows + 1
+    assert has_started  # it acts with what was learnt
+    assert n_updates > 0
+    assert model.num_timesteps == n_rows + 30
+    assert model._n_updates > n_updates
+    assert model.replay_buffer.size() == n_rows + 30
+    assert model.replay_buffer.cuts[n_rows - 1].all()
+    kinds = [record.head["kind"] for record in read_records(callback.files.transitions)]
+    assert kinds.count("cut") == 2
+
+
+def test_a_learner_that_always_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="The learner failed 3 times"):
+        model_of(SlowReach()).learn(500, callback=AsyncLearning(tmp_path))
+
+
+def test_what_it_refuses(tmp_path):
+    with pytest.raises(ValueError, match="cannot follow the moving statistics of VecNormalize"):
+        model_of(VecNormalize(reach(), norm_reward=False)).learn(10, callback=AsyncLearning(tmp_path))
+    with pytest.raises(ValueError, match="WalkHome that lives in this process alone"):
+        small_model(reach()).learn(10, callback=AsyncLearning(tmp_path))
+    assert not list(tmp_path.iterdir())
+    callback = AsyncLearning(tmp_path)
+    callback._check_or_write_about(model_of(reach()))
+    with pytest.raises(ValueError, match="holds another run: its n_envs is 1, this model's is 2"):
+        model_of(reach(n_envs=2)).learn(10, callback=AsyncLearning(tmp_path))
