@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from sb3_q2rl.envs.franka.objects import about_z, add_box, in_frame
+from sb3_q2rl.envs.franka.posture import Pose
 from sb3_q2rl.envs.franka.robot import Command
-from sb3_q2rl.envs.franka.simulator import Pose, Simulator
+from sb3_q2rl.envs.franka.simulator import Simulator
 
 KINDS = ("a", "b")
 # Half edges; both fit between the fingers across their y

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from sb3_q2rl.envs.franka.arm_model import COLLISION_GROUP, FIXED, MOVING, VISUAL_GROUP
-from sb3_q2rl.envs.franka.simulator import Pose
+from sb3_q2rl.envs.franka.posture import Pose
 
 # Hard: 20 N on a corner press it in by less than 0.1 mm
 SOLREF, SOLIMP = (0.005, 1.0), (0.95, 0.99, 0.0005, 0.5, 2.0)

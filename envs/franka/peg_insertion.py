@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from sb3_q2rl.envs.franka.objects import DOWN, FLOOR_M, about_z, add_box, add_socket, in_frame, turn_between
+from sb3_q2rl.envs.franka.posture import Pose
 from sb3_q2rl.envs.franka.robot import Command
-from sb3_q2rl.envs.franka.simulator import Pose, Simulator
+from sb3_q2rl.envs.franka.simulator import Simulator
 
 WIDTH_M, LENGTH_M, MASS_KG = 0.020, 0.100, 0.12
 CLEARANCE_M, DEPTH_M = 0.0015, 0.050

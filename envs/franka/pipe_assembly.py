@@ -9,8 +9,9 @@ import numpy as np
 
 from sb3_q2rl.envs.franka.arm_model import VISUAL_GROUP
 from sb3_q2rl.envs.franka.objects import FLOOR_M, about_z, add_box, in_frame
+from sb3_q2rl.envs.franka.posture import Pose
 from sb3_q2rl.envs.franka.robot import Command
-from sb3_q2rl.envs.franka.simulator import Pose, Simulator
+from sb3_q2rl.envs.franka.simulator import Simulator
 
 # Across its eight edges
 DIAMETER_M, LENGTH_M, MASS_KG = 0.030, 0.160, 0.10

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import mujoco
 import numpy as np
 
@@ -18,26 +16,13 @@ from sb3_q2rl.envs.franka.arm_model import (
     arm_spec,
 )
 from sb3_q2rl.envs.franka.impedance import Impedance
+from sb3_q2rl.envs.franka.posture import HOME_RAD, Pose, find_posture, quaternion_wxyz
 from sb3_q2rl.envs.franka.robot import Command
 from sb3_q2rl.envs.franka.tasks import Scene
 
-# Elbow up, hand down, all joints far from their limits: where Frankas usually start
-HOME_RAD = np.array([0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4])
-# The search for a posture: damping, where it ends, how long it may last, and for how long it is drawn towards home
-IK_DAMPING, IK_TOLERANCE, IK_STEPS, IK_HOMING_STEPS = 1e-4, 1e-6, 60, 10
 # Contact forces are read so often in a control period
 N_WRENCHES = 4
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-
-
-class Pose(NamedTuple):
-    """
-    :param position_m: (3,) in the base's frame
-    :param rotation: (3, 3) columns are its axes
-    """
-
-    position_m: np.ndarray
-    rotation: np.ndarray
 
 
 class Simulator:
@@ -78,7 +63,6 @@ class Simulator:
         self._parts = np.diff(np.linspace(0, self.n_steps, N_WRENCHES + 1).round()).astype(int).tolist()
         self._wrench = np.zeros(6)
         self._impedance = Impedance(model, self.data, TOOL_SITE, ARM_JOINTS, HOME_RAD)
-        self._jacobian = np.zeros((6, model.nv))
 
     # What a Franka can do, too
 
@@ -95,7 +79,7 @@ class Simulator:
     @property
     def tool_xyzw(self) -> np.ndarray:
         """:return: (4,) quaternion of the tool"""
-        return _quaternion_wxyz(self.tool.rotation)[[1, 2, 3, 0]]
+        return quaternion_wxyz(self.tool.rotation)[[1, 2, 3, 0]]
 
     @property
     def width_m(self) -> float:
@@ -163,7 +147,7 @@ class Simulator:
         """
         joint = self.model.body(body).jntadr[0]
         start, velocity = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
-        self.data.qpos[start : start + 7] = np.concatenate([pose.position_m, _quaternion_wxyz(pose.rotation)])
+        self.data.qpos[start : start + 7] = np.concatenate([pose.position_m, quaternion_wxyz(pose.rotation)])
         self.data.qvel[velocity : velocity + 6] = 0.0
 
     def fix(self, body: str, pose: Pose) -> None:
@@ -175,7 +159,7 @@ class Simulator:
         """
         index = self.model.body(body).mocapid[0]
         self.data.mocap_pos[index] = pose.position_m
-        self.data.mocap_quat[index] = _quaternion_wxyz(pose.rotation)
+        self.data.mocap_quat[index] = quaternion_wxyz(pose.rotation)
 
     def restart(self) -> None:
         """Time 0, everything at rest."""
@@ -192,7 +176,8 @@ class Simulator:
         data = self.data
         goal = np.empty(9)
         mujoco.mju_quat2Mat(goal, np.asarray(command.quaternion_xyzw, dtype=np.float64)[[3, 0, 1, 2]])
-        data.qpos[self._joints] = self._posture(Pose(np.asarray(command.position_m), goal.reshape(3, 3)))
+        pose = Pose(np.asarray(command.position_m), goal.reshape(3, 3))
+        data.qpos[self._joints] = find_posture(self.model, data, self._joints, self._dofs, self._tool, pose)
         data.qvel[self._dofs] = 0.0
         self._impedance.rest_posture_rad[:] = data.qpos[self._joints]
         self._set_fingers(self._angle_for(command.gripper_width_m))
@@ -232,29 +217,6 @@ class Simulator:
             turned += y * force[2] - z * force[1], z * force[0] - x * force[2], x * force[1] - y * force[0]
         return np.concatenate([pushed, turned])
 
-    def _posture(self, goal: Pose) -> np.ndarray:
-        """Inverse kinematics by damped least squares, near to home."""
-        model, data = self.model, self.data
-        data.qpos[self._joints] = HOME_RAD
-        for i in range(IK_STEPS):
-            self.refresh()
-            here = self.tool
-            turn_rad = np.empty(3)
-            mujoco.mju_quat2Vel(turn_rad, _quaternion_wxyz(goal.rotation @ here.rotation.T), 1.0)
-            error = np.concatenate([goal.position_m - here.position_m, turn_rad])
-            if np.abs(error).max() < IK_TOLERANCE:
-                return data.qpos[self._joints].copy()
-            mujoco.mj_jacSite(model, data, self._jacobian[:3], self._jacobian[3:], self._tool)
-            jacobian = self._jacobian[:, self._dofs]
-            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + IK_DAMPING * np.eye(6))
-            homing = (i < IK_HOMING_STEPS) * 0.3 * (HOME_RAD - data.qpos[self._joints])
-            step = inverse @ error + homing - inverse @ (jacobian @ homing)
-            data.qpos[self._joints] += step.clip(-0.3, 0.3)
-        raise ValueError(
-            f"The arm does not reach position {goal.position_m} m with rotation {goal.rotation.tolist()}: take a start "
-            "within 0.3 to 0.7 m of the base."
-        )
-
     def _angle_for(self, width_m: float) -> float:
         # Closed means: as far as it goes, also onto what is thinner than the pads are exact
         return float(np.interp(width_m, self._widths_m, self._angles_rad))
@@ -275,9 +237,3 @@ def _is_within(model: mujoco.MjModel, body: int, ancestor: int) -> bool:
     while body not in (0, ancestor):
         body = model.body_parentid[body]
     return body == ancestor
-
-
-def _quaternion_wxyz(rotation: np.ndarray) -> np.ndarray:
-    quaternion_wxyz = np.empty(4)
-    mujoco.mju_mat2Quat(quaternion_wxyz, rotation.ravel())
-    return quaternion_wxyz

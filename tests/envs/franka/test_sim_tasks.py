@@ -14,9 +14,9 @@ if importlib.util.find_spec("robosuite") is None:
 from sb3_q2rl.envs.franka import kitting, peg_insertion, pipe_assembly
 from sb3_q2rl.envs.franka.mujoco_robot import MujocoRobot
 from sb3_q2rl.envs.franka.objects import DOWN
+from sb3_q2rl.envs.franka.posture import Pose, quaternion_wxyz
 from sb3_q2rl.envs.franka.robot import Command
 from sb3_q2rl.envs.franka.rotations import from_rotation_vector, product
-from sb3_q2rl.envs.franka.simulator import Pose, _quaternion_wxyz
 from sb3_q2rl.envs.franka.tasks import PEG_INSERTION, TASKS, find_task
 
 # Deeper than this nothing may be inside anything else, also under the hardest push
@@ -134,7 +134,7 @@ def descend(robot, beside_m, search=False, n_steps=150):
     """Turn the peg as the hole is, go above it and straight down, open loop but for the peg's place in the hand."""
     simulator = robot.simulator
     hole = simulator.pose("hole")
-    upright = _quaternion_wxyz(hole.rotation @ DOWN)[[1, 2, 3, 0]]
+    upright = quaternion_wxyz(hole.rotation @ DOWN)[[1, 2, 3, 0]]
     target_m = robot.state().position_m
     deepest_m = 0.0
     for i in range(n_steps):
@@ -193,7 +193,7 @@ def insert_at_once(robot, tilt_rad, turn_rad):
     simulator = robot.simulator
     hole = simulator.pose("hole")
     turn = from_rotation_vector(np.array([tilt_rad, 0.0, turn_rad]))
-    quaternion = product(turn, _quaternion_wxyz(hole.rotation @ DOWN)[[1, 2, 3, 0]])
+    quaternion = product(turn, quaternion_wxyz(hole.rotation @ DOWN)[[1, 2, 3, 0]])
     above_m = hole.position_m + np.array([0.0, 0.0, 0.09])
     simulator.teleport(Command(above_m, quaternion, peg_insertion.WIDTH_M))
     tool = simulator.tool
