@@ -41,6 +41,9 @@ class EpisodeFigures(gym.Wrapper):
         self._csv_path = csv_path
         self._say = say
         self._episode = 0
+        if csv_path is not None and csv_path.exists():  # a run that goes on
+            with open(csv_path, newline="") as file:
+                self._episode = max(0, sum(1 for _ in csv.reader(file)) - 1)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
