@@ -20,6 +20,22 @@ def host_of_our_own(network):
     return f"127.{network}.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
 
 
+def fork(run):
+    """
+    A process without another start of Python and torch, which take long.
+
+    :param run: what it does; it ends with status 0 when this returns, else 1
+    :return: its id
+    """
+    if (process := os.fork()) == 0:
+        try:
+            run()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return process
+
+
 class FrankySim:
     """
     franky-sim's robot as a process of its own, which can be killed and frozen.

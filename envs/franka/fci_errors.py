@@ -16,8 +16,8 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
     (r"stopped by `stop\(\)`", "Nothing is wrong with the arm; the next move starts it again.", True),
     (
         r"realtime capabilities",
-        "Boot a kernel with PREEMPT_RT, or pass `realtime='ignore'` (`--realtime ignore`) and accept that the arm stops "
-        "when this computer is late.",
+        "Boot a kernel with PREEMPT_RT, or pass `realtime='ignore'` (`--realtime ignore`) and accept that the arm "
+        "stops when this computer is late.",
         False,
     ),
     (

@@ -1,10 +1,14 @@
 """`robot check` against servers of both protocols."""
 
+import os
+import signal
+
 import pytest
 
 pytest.importorskip("pymodbus", reason="needs pymodbus: pip install sb3_q2rl[franka]")
 
 from robotiq_server import Robotiq2F85Server, free_port
+from servers import fork
 
 from sb3_q2rl.__main__ import main
 
@@ -27,6 +31,20 @@ def test_all_is_well(lab, capsys):
     assert "10 Hz" in out
 
 
+def test_a_served_robot_is_looked_at_from_elsewhere(lab, tmp_path, capsys):
+    key, port = str(tmp_path / "robot.key"), str(free_port())
+    assert main(["robot", "serve", "--make-key", key]) == 0
+    server = fork(lambda: main(["robot", "serve", "--lab", lab, "--key", key, "--port", port]))
+    try:
+        assert main(["robot", "check", "--robot", "remote", "--host", "127.0.0.1", "--port", port, "--key", key]) == 0
+        out = capsys.readouterr().out
+        assert "FAULT" not in out
+        assert "tool at" in out
+    finally:
+        os.kill(server, signal.SIGINT)
+        assert os.waitpid(server, 0)[1] == 0
+
+
 def test_what_is_not_there_is_named(lab, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["robot", "check", "--robot", "fci", "--lab", lab, "--gripper", f"tcp://127.0.0.1:{free_port()}"])
@@ -43,7 +61,7 @@ def test_what_is_missing_on_the_command_line_is_named(capsys, tmp_path):
     assert "`--key`" in capsys.readouterr().err
     assert main(["robot", "check"]) == 1
     assert "needs no check" in capsys.readouterr().err
-    assert main(["robot", "serve"]) == 1
+    assert main(["robot", "serve", "--host", "127.9.99.99"]) == 1
     assert "--make-key" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from servers import FrankySim, host_of_our_own
+from servers import FrankySim, fork, host_of_our_own
 
 from sb3_q2rl.envs.franka.fci import PATIENCE_S, STOP_TIMEOUT_S, FCIConfig, FCIRobot
 from sb3_q2rl.envs.franka.fci_errors import robot_error
@@ -211,12 +211,14 @@ def test_a_server_frozen_before_a_move_cannot_hang_us(mortal_sim):
 
 def test_nothing_is_left_when_our_process_is_killed(franky_sim):
     reader, writer = os.pipe()
-    if (owner := os.fork()) == 0:
+
+    def connect_and_die():
         robot = FCIRobot(franky_sim.host, config=CONFIG)
         robot.connect()
         os.write(writer, str(robot._process.pid).encode())
         os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(owner, 0)
+
+    os.waitpid(fork(connect_and_die), 0)
     child = int(os.read(reader, 32))
     give_up_s = time.monotonic() + 5.0
     while is_running(child):

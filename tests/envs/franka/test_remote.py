@@ -13,6 +13,7 @@ pytest.importorskip("zmq", reason="needs pyzmq: pip install sb3_q2rl[franka]")
 pytest.importorskip("msgpack", reason="needs msgpack: pip install sb3_q2rl[franka]")
 
 from robotiq_server import free_port
+from servers import fork
 
 from sb3_q2rl.envs.franka.fci import FCIConfig, FCIRobot
 from sb3_q2rl.envs.franka.remote import SERVER_SILENCE_S, STOP_TIMEOUT_S, RemoteRobot
@@ -135,12 +136,14 @@ def test_a_second_client_has_to_wait(client, served, key):
 @pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_silent_client_stops_the_arm(served, key, fate):
     robot, port = served
-    if (process := os.fork()) == 0:
+
+    def command_and_fall_silent():
         client = RemoteRobot("127.0.0.1", port, key)
         client.connect()
         client.command(COMMAND)
         os.kill(os.getpid(), fate)
-        os._exit(0)
+
+    process = fork(command_and_fall_silent)
     wait_until(lambda: any(call[0] == "command" for call in robot.calls))
     assert ("stop",) not in robot.calls
     began_s = time.monotonic()
@@ -197,10 +200,7 @@ def test_a_killed_server_is_an_error_in_time_and_the_next_one_is_found(franky_si
 
 
 def fork_server(robot_host, port, key):
-    if (process := os.fork()) == 0:
-        serve(FCIRobot(robot_host, config=FCIConfig(realtime="ignore")), key, port=port)
-        os._exit(0)
-    return process
+    return fork(lambda: serve(FCIRobot(robot_host, config=FCIConfig(realtime="ignore")), key, port=port))
 
 
 def wait_until(condition, timeout_s=10.0):
