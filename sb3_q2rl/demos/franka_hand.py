@@ -19,10 +19,12 @@ class FrankaHand(Hand):
 
     :param env: the environment, which is read and not stepped
     :param operator: how to move
+    :param haste: how much of the remaining way an action takes, beside the operator's gain. Little: it slows down over
+        the last centimetres
     """
 
-    def __init__(self, env: FrankaEnv, operator: Operator) -> None:
-        self._franka, self._operator = env, operator
+    def __init__(self, env: FrankaEnv, operator: Operator, haste: float = 0.5) -> None:
+        self._franka, self._operator, self._haste = env, operator, haste
 
     @property
     def pose(self) -> Pose:
@@ -52,8 +54,7 @@ class FrankaHand(Hand):
         """:param translation_m: (3,) from the tool, as in ``_error``"""
         ahead = self._franka.named_observation()["target_offset"].astype(np.float64)
         config, operator = self._franka.config, self._operator
-        # The target goes the whole remaining way, or an operator's part of it
-        gain = min(1.0, operator.gain / 2)
+        gain = self._haste * operator.gain
         parts = (
             gain * (translation_m - ahead[:3]) / config.translation_scale_m,
             gain * (rotation_rad - ahead[3:]) / config.rotation_scale_rad,

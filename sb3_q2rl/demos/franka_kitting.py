@@ -17,6 +17,7 @@ PLACE_M, PLACE_TOLERANCE_M = {"a": 0.032, "b": -0.030}, 0.006
 GRASP_M, CARRIED_M, RELEASED_M = 0.026, 0.11, 0.034
 GRASP_TOLERANCE_M = 0.005
 HELD_M = 0.04
+HASTE = 0.25
 
 
 def franka_kitting(env: FrankaEnv, operator: Operator) -> Actions:
@@ -25,7 +26,7 @@ def franka_kitting(env: FrankaEnv, operator: Operator) -> Actions:
     :param operator: who moves
     :return: the actions
     """
-    hand = FrankaHand(env, operator)
+    hand = FrankaHand(env, operator, HASTE)
     for kind in KINDS:
         if not _is_in_tray(env, kind):
             yield from _pick_and_place(env, hand, operator, kind)
