@@ -4,7 +4,8 @@ The process that holds the connection to a Franka's control box (FCI), through f
 It is a process of its own because a call of libfranka can block for ever when the control box falls silent, and a
 thread in such a call can neither be ended nor made to close its connection. A process can: when it ends the arm stops
 by itself. It is run as a file (``python fci_process.py REQUESTS STOPS``, two inherited file descriptors) and imports no
-package of ours, so it is there in a second. One request is answered at a time; what comes through STOPS interrupts it.
+package of ours, nor SciPy, so it is there in half a second. One request is answered at a time; what comes through STOPS
+interrupts it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 
 import franky
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
 # Targets come at 10 Hz. Between them the reference moves in small steps, or the arm would jerk with every one.
 REFERENCE_PERIOD_S = 0.01
@@ -42,6 +42,20 @@ def travelled(time_fraction: float) -> float:
     if time_fraction > 1 - ramp:
         return 1 - peak * (1 - time_fraction) ** 2 / (2 * ramp)
     return peak * (time_fraction - ramp / 2)
+
+
+def turned(start_xyzw: np.ndarray, end_xyzw: np.ndarray, fraction: float) -> np.ndarray:
+    """
+    :param start_xyzw: (4,) unit length
+    :param end_xyzw: (4,) unit length, of either sign
+    :param fraction: of the way, 0 to 1
+    :return: (4,) on the shortest way between them, evenly (slerp)
+    """
+    cosine = float(start_xyzw @ end_xyzw)
+    end_xyzw, angle = np.copysign(1.0, cosine) * end_xyzw, np.arccos(min(abs(cosine), 1.0))
+    if angle < 1e-6:
+        return end_xyzw
+    return (np.sin((1 - fraction) * angle) * start_xyzw + np.sin(fraction * angle) * end_xyzw) / np.sin(angle)
 
 
 class Arm:
@@ -147,11 +161,10 @@ class Arm:
     def _way(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray, end_s: float) -> Iterator[Any]:
         """At each step: the fraction of time that will have passed at its end; the pose for a fraction of the way."""
         start_m, start_xyzw = self._target
-        turn = Slerp([0, 1], Rotation.from_quat([start_xyzw, quaternion_xyzw]))
         start_s = time.monotonic()
 
         def reference(fraction: float) -> tuple[np.ndarray, np.ndarray]:
-            return start_m + fraction * (position_m - start_m), turn(fraction).as_quat()
+            return start_m + fraction * (position_m - start_m), turned(start_xyzw, quaternion_xyzw, fraction)
 
         while (now := time.monotonic()) < end_s:
             step_end_s = min(now + REFERENCE_PERIOD_S, end_s)

@@ -125,6 +125,10 @@ def make_env(args: argparse.Namespace, record_to: Path | None = None, figures: P
     :return: closed, it leaves the arm standing and the files whole
     :raises ValueError: a lab file or options that make no sense
     """
+    if args.dry_run and args.robot == "sim":
+        raise ValueError(
+            "`--dry-run` is for a real robot: `--robot fci --dry-run`. A simulated one cannot break anything"
+        )
     task, lab = find_task(args.task), read_lab(args)
     config = FrankaConfig(control_hz=lab.fci.control_hz)
     options: dict[str, Any] = {

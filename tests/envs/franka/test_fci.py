@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 from servers import FrankySim, fork, host_of_our_own
 
 from sb3_q2rl.envs.franka.fci import PATIENCE_S, STOP_TIMEOUT_S, FCIConfig, FCIRobot
@@ -269,3 +269,24 @@ def test_errors_say_what_to_do(text, advice, recoverable):
     error = robot_error("command", "ControlException", text)
     assert advice in str(error)
     assert error.recoverable is recoverable
+
+
+def test_the_reference_moves_evenly():
+    pytest.importorskip("franky", reason="needs franky-control: pip install sb3_q2rl[franka]")
+    from sb3_q2rl.envs.franka.fci_process import travelled, turned
+
+    assert travelled(0.0) == 0.0
+    assert travelled(1.0) == 1.0
+    fractions = np.linspace(0, 1, 1001)
+    speeds = np.diff([travelled(fraction) for fraction in fractions]) / np.diff(fractions)
+    assert speeds.max() < 1.12
+    assert np.abs(np.diff(speeds)).max() < 0.02  # without a jump
+    rng = np.random.default_rng(0)
+    for sign in (1, -1):
+        start, end = Rotation.random(2, random_state=rng)
+        way = Slerp([0, 1], Rotation.concatenate([start, end]))
+        for fraction in (0.0, 0.3, 1.0):
+            there = Rotation.from_quat(turned(start.as_quat(), sign * end.as_quat(), fraction))
+            assert (there.inv() * way(fraction)).magnitude() < 1e-6
+    same = start.as_quat()
+    np.testing.assert_allclose(turned(same, -same, 0.5), same, atol=1e-9)
