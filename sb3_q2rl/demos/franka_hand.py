@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sb3_q2rl.demos.expert import Actions, Hand, Operator
@@ -24,7 +26,9 @@ class FrankaHand(Hand):
     """
 
     def __init__(self, env: FrankaEnv, operator: Operator, haste: float = 0.5) -> None:
-        self._franka, self._operator, self._haste = env, operator, haste
+        # A clone without memory cannot know when a pause is over, and would stand still for ever
+        self._operator = replace(operator, pause_steps=0)
+        self._franka, self._haste = env, haste
 
     @property
     def pose(self) -> Pose:
