@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from sb3_q2rl.asynchronous.weights import adopt
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.envs.records import RecordFile, read_records
 
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 1.0
+# So long after a step the actor has decided on the next one, and waits for its robot
+AFTER_STEP_S = 0.02
 # A learner that dies so often without having learnt anything new would die again
 MAX_RESTARTS = 3
 
@@ -55,7 +58,7 @@ class AsyncLearning(BaseCallback):
         self._process: subprocess.Popen[bytes] | None = None
         self._n_restarts, self._updates_at_restart = 0, 0
         self._arrived: dict[str, Any] | None = None
-        self._ended = threading.Event()
+        self._ended, self._stepped = threading.Event(), threading.Event()
 
     # ------------------------------------------------------------------ SB3's hooks
 
@@ -115,11 +118,18 @@ class AsyncLearning(BaseCallback):
         assert self._process is not None
         if self._process.poll() is not None:
             self._restart_learner()
+        self._stepped.set()
 
     def _look_for_weights(self, device: Any) -> None:
-        """In a thread of its own: reading a file takes longer than an actor may be late."""
+        """
+        In a thread of its own, for reading a file takes longer than an actor may be late; and while the actor waits for
+        its robot, for the two threads share one interpreter.
+        """
         seen = None
-        while not self._ended.wait(LOOK_EVERY_S):
+        while not self._ended.is_set():
+            self._stepped.wait(LOOK_EVERY_S)
+            self._stepped.clear()
+            time.sleep(AFTER_STEP_S)
             if not self.files.weights.exists():
                 continue
             found = self.files.weights.stat()

@@ -152,11 +152,20 @@ class Learner:
         self.save()
 
 
+def _step_back() -> None:
+    """Where actor and learner share a core the actor goes first, also one that was started with real-time priority."""
+    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    if hasattr(os, "nice"):
+        os.nice(5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Started by AsyncLearning, not by hand.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--actor-pid", type=int, required=True)
     arguments = parser.parse_args()
+    _step_back()
     files = RunFiles(arguments.directory)
     with open(files.lock, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a learner of an actor that was killed may still be finishing
