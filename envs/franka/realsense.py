@@ -21,7 +21,7 @@ class RealSenseCameras:
     """
     The :class:`~sb3_q2rl.envs.franka.fci.Cameras` of the paper's robot.
 
-    :param workspace_serial: number of the camera that looks at the table; ``rs-enumerate-devices -s`` lists them
+    :param workspace_serial: number of the camera that looks at the table; a wrong one is answered with those there are
     :param wrist_serial: of the one on the hand
     :raises ValueError: they are the same
     """
