@@ -12,7 +12,7 @@ from sb3_q2rl.envs.franka.robot import Command
 from sb3_q2rl.envs.franka.simulator import Simulator
 
 WIDTH_M, LENGTH_M, MASS_KG = 0.020, 0.100, 0.12
-CLEARANCE_M, DEPTH_M = 0.0015, 0.050
+CLEARANCE_M, DEPTH_M = 0.0020, 0.050
 BLOCK_HALF_EDGE_M = 0.045
 # From the middle of the pads to the peg's middle
 HELD_M = 0.032

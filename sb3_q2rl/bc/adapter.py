@@ -33,6 +33,7 @@ SHIPPED_POLICIES = {
     "robomimic-can": ASSETS / "robomimic_can_bc.pt",
     "robomimic-square": ASSETS / "robomimic_square_bc.pt",
     "franka-kitchen": ASSETS / "franka_kitchen_bc.pt",
+    "franka-peg": ASSETS / "franka_peg_bc.pt",
 }
 
 # A reader returns None for a file that is not of its kind, and raises for one that is but is broken.

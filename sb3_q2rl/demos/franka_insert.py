@@ -14,13 +14,13 @@ from sb3_q2rl.demos.franka_hand import FrankaHand
 from sb3_q2rl.envs.robomimic import Pose
 
 # Standard deviation of the aim at the first attempt; each further one is aimed better
-AIM_M, BETTER = 0.0012, 0.6
+AIM_M, BETTER = 0.0008, 0.6
 # How far the tip stops above the hole, at first and after a failed attempt
 HOVER_M, LIFTED_M = (0.008, 0.02), 0.004
 # How far the target is led ahead: on the way down, and once the tip is in the hole
 PRESS_M, PUSH_M = 0.008, 0.014
 # The tip is in the hole; and it stands on the rim when it sinks no more in so many steps
-ENTERED_M, STANDING_M, STANDING_STEPS = -0.004, 0.0004, 3
+ENTERED_M, STANDING_M, STANDING_STEPS = -0.004, 0.0004, 2
 MAX_STEPS = 40
 
 

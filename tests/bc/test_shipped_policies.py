@@ -12,7 +12,12 @@ from sb3_q2rl.zoo_configs import config_path
 
 ENTRIES = yaml.safe_load(config_path("qgated_sac").read_text())
 ENVS = {entry["bc_policy"]: env_id for env_id, entry in ENTRIES.items() if "bc_policy" in entry}
-NEEDS = {"Adroit": "gymnasium_robotics", "Franka": "gymnasium_robotics", "Robomimic": "robosuite"}
+NEEDS = {
+    "Adroit": "gymnasium_robotics",
+    "FrankaKitchen": "gymnasium_robotics",
+    "FrankaPeg": "robosuite",
+    "Robomimic": "robosuite",
+}
 
 
 def test_each_is_somebodys_default():
