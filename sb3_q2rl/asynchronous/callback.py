@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -81,6 +82,9 @@ class AsyncLearning(BaseCallback):
         self._ended.clear()
         threading.Thread(target=self._look_for_weights, args=(model.device,), name="weights", daemon=True).start()
         model.train = self._hand_over  # type: ignore[method-assign]
+        # Looking through all that was imported takes the garbage collector 0.1 s and more: let it look at what is new
+        gc.collect()
+        gc.freeze()
 
     def _on_step(self) -> bool:
         return True
@@ -89,6 +93,7 @@ class AsyncLearning(BaseCallback):
         model = self.model
         assert isinstance(model, OfflineToOnlineSAC)
         self._ended.set()
+        gc.unfreeze()
         self._stop_learner()
         del model.train
         self._records.close()
