@@ -229,17 +229,19 @@ class FCIRobot:
         with self._request_lock:
             if self._process is None:
                 raise RobotError(f"There is no connection to the arm for `{method}`. Call `connect()` or `recover()`")
+            answer: tuple[Any, ...] | None = None
             try:
                 self._requests.send((method, arguments))
-                if not self._requests.poll(timeout_s):
-                    self._kill()
-                    raise robot_error(
-                        method, "Timeout", f"no answer within {timeout_s:.1f} s, so the connection was cut"
-                    )
-                outcome, *result = self._requests.recv()
+                if self._requests.poll(timeout_s):
+                    answer = self._requests.recv()
             except (OSError, EOFError):
-                self._kill()
                 raise robot_error(method, "Connection", "the process that holds the connection has ended") from None
+            finally:
+                if answer is None:  # Ctrl-C, too: a late answer would be taken for that of the next request
+                    self._kill()
+        if answer is None:
+            raise robot_error(method, "Timeout", f"no answer within {timeout_s:.1f} s; the connection was cut")
+        outcome, *result = answer
         if outcome == "failed":
             raise robot_error(method, *result)
         return result[0]

@@ -134,6 +134,16 @@ def test_stop_interrupts_from_another_thread(robot, doing):
     robot.command(there(robot.state()))  # nothing is wrong: the next command starts the arm again
 
 
+def test_ctrl_c_in_a_move_stops_the_arm(robot):
+    start = robot.state()
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        robot.move(there(start, dz=0.1), duration_s=10.0)
+    robot.recover()
+    assert_stands(robot)
+    assert robot.state().position_m[2] < start.position_m[2] + 0.05
+
+
 def test_stop_and_close_are_safe_at_any_time(franky_sim):
     robot = FCIRobot(franky_sim.host, config=CONFIG)
     robot.stop()
