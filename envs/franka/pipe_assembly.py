@@ -15,7 +15,7 @@ from sb3_q2rl.envs.franka.simulator import Simulator
 
 # Across its eight edges
 DIAMETER_M, LENGTH_M, MASS_KG = 0.030, 0.160, 0.10
-CLEARANCE_M, DEPTH_M = 0.0015, 0.057
+CLEARANCE_M, DEPTH_M = 0.0020, 0.057
 WALL_M = 0.012
 EIGHTH_RAD = np.pi / 4
 SOCKET_M, SOCKET_SPREAD_M = (0.54, -0.11), 0.02

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from sb3_q2rl.demos.expert import Actions, Hand, Operator
+from sb3_q2rl.demos.expert import CLOSE, OPEN, Actions, Hand, Operator
 from sb3_q2rl.demos.ik import shortened
 from sb3_q2rl.envs.franka.franka_env import FrankaEnv
 from sb3_q2rl.envs.robomimic import Pose
 
 # The rotation of a tool that points down and whose fingers open along the base's y
 TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
+
+# Fingers hold a thing when they are so much wider at most, and have let it go when they are so much wider
+NEARLY_M, CLEAR_M = 0.003, 0.02
 
 
 class FrankaHand(Hand):
@@ -50,6 +53,33 @@ class FrankaHand(Hand):
         :param gripper: ``OPEN`` or ``CLOSE``
         """
         yield self._action(*self._error(target), gripper)
+
+    def grasp(self, width_m: float, max_steps: int = 15) -> Actions:
+        """
+        Close the fingers on something. Unlike ``close`` it does not wait to see them stand: whether they do, a clone
+        without memory could not see, and would never go on.
+
+        :param width_m: of the thing
+        :param max_steps: when it ends in any case
+        """
+        start = self.pose
+        for _ in range(max_steps):
+            if self._gap_m() < width_m + NEARLY_M:
+                return
+            yield self._action(*self._error(start), CLOSE)
+
+    def release(self, width_m: float, max_steps: int = 10) -> Actions:
+        """
+        Open the fingers.
+
+        :param width_m: of the thing
+        :param max_steps: when it ends in any case
+        """
+        start = self.pose
+        for _ in range(max_steps):
+            if self._gap_m() > width_m + CLEAR_M:
+                return
+            yield self._action(*self._error(start), OPEN)
 
     def _gap_m(self) -> float:
         return float(self._franka.simulator.simulator.width_m)

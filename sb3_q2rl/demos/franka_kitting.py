@@ -7,7 +7,7 @@ import numpy as np
 from sb3_q2rl.demos.expert import CLOSE, OPEN, UP, Actions, Operator, nearest_turn, yaw_of
 from sb3_q2rl.demos.franka_hand import TOOL_DOWN, FrankaHand
 from sb3_q2rl.envs.franka.franka_env import FrankaEnv
-from sb3_q2rl.envs.franka.kitting import KINDS, RESTING_M, TRAY_HALF_M
+from sb3_q2rl.envs.franka.kitting import KINDS, PART_M, RESTING_M, TRAY_HALF_M
 from sb3_q2rl.envs.franka.objects import about_z
 from sb3_q2rl.envs.robomimic import Pose
 
@@ -42,7 +42,7 @@ def _pick_and_place(env: FrankaEnv, hand: FrankaHand, operator: Operator, kind: 
     tray_m = env.simulator.objects()["tray_pos"]
     place_m = operator.near(tray_m + np.array([PLACE_M[kind], 0.0, 0.0]), PLACE_TOLERANCE_M)[:2]
     offset_m = operator.near(np.zeros(3), GRASP_TOLERANCE_M)[:2]
-    body = f"part_{kind}0"
+    body, width_m = f"part_{kind}0", 2 * PART_M[kind][1]
     yaw_rad = nearest_turn(yaw_of(hand.pose_of(body).rotation), 0.0, np.pi)
 
     def at_part(height_m: float) -> Pose:
@@ -61,12 +61,12 @@ def _pick_and_place(env: FrankaEnv, hand: FrankaHand, operator: Operator, kind: 
         yield from hand.move(lambda: up, OPEN, tolerance_m=0.03, max_steps=30)
     yield from hand.move(lambda: at_part(CARRIED_M), OPEN, tolerance_m=0.02, max_steps=60)
     yield from hand.move(lambda: hand.from_above(at_part(GRASP_M)), OPEN, tolerance_m=0.006, max_steps=40)
-    yield from hand.close()
+    yield from hand.grasp(width_m)
     grasped = hand.pose
     carried = Pose(np.array([*grasped.position_m[:2], CARRIED_M]), grasped.rotation)
     yield from hand.move(lambda: carried, CLOSE, tolerance_m=0.03, max_steps=30, while_=held)
     yield from hand.move(lambda: above_place(CARRIED_M), CLOSE, tolerance_m=0.012, max_steps=60, while_=held)
     yield from hand.move(lambda: above_place(RELEASED_M), CLOSE, tolerance_m=0.008, max_steps=30, while_=held)
-    yield from hand.wait(OPEN, n_steps=6)
+    yield from hand.release(width_m)
     away = Pose(hand.pose.position_m + (CARRIED_M - RELEASED_M) * UP, hand.pose.rotation)
     yield from hand.move(lambda: away, OPEN, tolerance_m=0.03, max_steps=30)

@@ -8,6 +8,7 @@ from sb3_q2rl.demos.expert import CLOSE, OPEN, UP, Actions, Operator
 from sb3_q2rl.demos.franka_hand import FrankaHand, shortest_turn
 from sb3_q2rl.demos.franka_insert import insert
 from sb3_q2rl.envs.franka.franka_env import FrankaEnv
+from sb3_q2rl.envs.franka.pipe_assembly import DIAMETER_M
 from sb3_q2rl.envs.robomimic import Pose
 
 # From the pipe's middle, away from the end that is inserted; and as low as the fingertips allow
@@ -57,7 +58,7 @@ def franka_pipe(env: FrankaEnv, operator: Operator) -> Actions:
     if not held():
         yield from hand.move(lambda: at_pipe(operator.hover_m), OPEN, tolerance_m=0.015)
         yield from hand.move(lambda: hand.from_above(at_pipe(0.0)), OPEN, tolerance_m=0.006, max_steps=40)
-        yield from hand.close()
+        yield from hand.grasp(DIAMETER_M)
     here_m = np.array([*hand.pose.position_m[:2], lifted_m])
     rotation = hand.pose.rotation
     yield from hand.move(lambda: Pose(here_m, rotation), CLOSE, tolerance_m=0.02, max_steps=40, while_=held)
@@ -66,6 +67,6 @@ def franka_pipe(env: FrankaEnv, operator: Operator) -> Actions:
     yield from hand.move(lambda: with_tip_at(above_m), CLOSE, tolerance_m=0.01, max_steps=60, while_=held)
     if held():
         yield from insert(hand, operator, tip, with_tip_at, while_=held)
-    yield from hand.wait(OPEN, n_steps=5)
+    yield from hand.release(DIAMETER_M)
     away_m = hand.pose.position_m + 0.08 * UP
     yield from hand.move(lambda: Pose(away_m, rotation), OPEN, max_steps=30)
