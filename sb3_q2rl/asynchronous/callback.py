@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
@@ -19,7 +19,7 @@ from sb3_q2rl.asynchronous.rows import NewRows, add_record
 from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole
 from sb3_q2rl.asynchronous.weights import adopt
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
-from sb3_q2rl.envs.records import RecordFile, read_records
+from sb3_q2rl.envs.records import Record, RecordFile, read_records
 
 LOOK_EVERY_S = 1.0
 # So long after a step the actor has decided on the next one, and waits for its robot
@@ -44,18 +44,29 @@ class AsyncLearning(BaseCallback):
     weights of the moment, but optimisers as they were at the start.
 
     :param directory: of the run; shared by nothing else
+    :param learner: ``"here"``: started by this callback; ``"elsewhere"``: by a person, on a machine that shares the
+        folder, with ``python -m sb3_q2rl.asynchronous.learner DIRECTORY --device cuda``
     :param stop_timeout_s: how long the end of training may wait for the learner's last gradient step
     :param verbose: 1: tell when the learner starts and stops
     :raises ValueError: a model that the learner could not rebuild, or a folder of another run
     :raises RuntimeError: the learner keeps failing
     """
 
-    def __init__(self, directory: str | Path, stop_timeout_s: float = 300.0, verbose: int = 0) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        learner: Literal["here", "elsewhere"] = "here",
+        stop_timeout_s: float = 300.0,
+        verbose: int = 0,
+    ) -> None:
         super().__init__(verbose)
+        if learner not in ("here", "elsewhere"):
+            raise ValueError(f"`learner` must be 'here' or 'elsewhere', got {learner!r}")
+        self.learner = learner
         self.files = RunFiles(Path(directory))
         self.stop_timeout_s = stop_timeout_s
         self.n_updates = 0
-        self._records = RecordFile(self.files.transitions)
+        self._records, self._n_records = RecordFile(self.files.transitions), 0
         self._process: subprocess.Popen[bytes] | None = None
         self._n_restarts, self._updates_at_restart = 0, 0
         self._arrived: dict[str, Any] | None = None
@@ -73,11 +84,10 @@ class AsyncLearning(BaseCallback):
             unfinished = self.files.start.with_name(".start.zip")
             model.save(unfinished)
             os.replace(unfinished, self.files.start)
-        if self._process is None:
-            self._take_up(model)
-        self._records.append({"kind": "cut"}, {})
+        self._take_up(model)
+        self._append(Record({"kind": "cut"}, {}))
         self._rows = NewRows(model.replay_buffer)
-        if self._process is None:
+        if self.learner == "here" and self._process is None:
             self._start_learner()
         self._ended.clear()
         threading.Thread(target=self._look_for_weights, args=(model.device,), name="weights", daemon=True).start()
@@ -94,10 +104,9 @@ class AsyncLearning(BaseCallback):
         assert isinstance(model, OfflineToOnlineSAC)
         self._ended.set()
         gc.unfreeze()
-        self._stop_learner()
         del model.train
+        state = self._stop_learner()
         self._records.close()
-        state = load_whole(self.files.learner, model.device)
         model.set_parameters(state["parameters"])
         for name, value in state["variables"].items():
             getattr(model, name).data.copy_(value)
@@ -110,20 +119,23 @@ class AsyncLearning(BaseCallback):
         model = self.model
         assert isinstance(model, OfflineToOnlineSAC)
         for record in self._rows.take():
-            self._records.append(*record)
+            self._append(record)
         progress = model._current_progress_remaining
         order = {"gradient_steps": gradient_steps, "batch_size": batch_size, "progress": progress}
-        self._records.append({"kind": "train", **order}, {})
+        self._append(Record({"kind": "train", **order}, {}))
         arrived, self._arrived = self._arrived, None
         if arrived is not None:
             adopt(model.policy, arrived["policy"])
             model._n_updates = self.n_updates = arrived["n_updates"]
             for name, value in arrived["metrics"].items():
                 self.logger.record(name, value)
-        assert self._process is not None
-        if self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
             self._restart_learner()
         self._stepped.set()
+
+    def _append(self, record: Record) -> None:
+        self._records.append(*record)
+        self._n_records += 1
 
     def _look_for_weights(self, device: Any) -> None:
         """
@@ -166,11 +178,12 @@ class AsyncLearning(BaseCallback):
 
     def _take_up(self, model: OfflineToOnlineSAC) -> None:
         """After an interruption: what an earlier process of this run had collected and learnt."""
-        if not self.files.transitions.exists():
+        if self._n_records > 0 or not self.files.transitions.exists():
             return
         n_rows = 0
         model.replay_buffer.reset()
         for record in read_records(self.files.transitions):
+            self._n_records += 1
             if record.head["kind"] == "row":
                 add_record(model.replay_buffer, record)
                 n_rows += 1
@@ -203,9 +216,27 @@ class AsyncLearning(BaseCallback):
             )
         self._start_learner()
 
-    def _stop_learner(self) -> None:
+    def _stop_learner(self) -> dict[str, Any]:
+        """:return: all that it has learnt"""
+        self._append(Record({"kind": "stop"}, {}))
+        device, end_s = self.model.device, time.monotonic() + self.stop_timeout_s
+        if self._process is not None:
+            self._wait_for_process()
+            return load_whole(self.files.learner, device)
+        while time.monotonic() < end_s:
+            if self.files.learner.exists():
+                state = load_whole(self.files.learner, device)
+                if state["n_records"] >= self._n_records:
+                    return state
+            time.sleep(0.5)
+        raise RuntimeError(
+            f"No learner finished within `stop_timeout_s`={self.stop_timeout_s}. Does `python -m "
+            f"sb3_q2rl.asynchronous.learner` run on this folder, {self.files.directory}, as the other machine sees it? "
+            "Start it, then this script again."
+        )
+
+    def _wait_for_process(self) -> None:
         assert self._process is not None
-        self._records.append({"kind": "stop"}, {})
         try:
             code = self._process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:

@@ -31,13 +31,14 @@ class Learner:
     train that came while it was busy wait; transitions are taken in before each of them.
 
     :param files: of the run
+    :param device: where to learn; None: where the actor acts
     """
 
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: RunFiles, device: str | None = None) -> None:
         self.files = files
         about = json.loads(files.about.read_text())
         algorithm = getattr(importlib.import_module(about["module"]), about["class"])
-        self.model: OfflineToOnlineSAC = algorithm.load(files.start, device=about["device"])
+        self.model: OfflineToOnlineSAC = algorithm.load(files.start, device=device or about["device"])
         self.model.set_logger(Logger(None, []))
         self.reader = RecordReader(files.transitions)
         self.n_records = 0
@@ -120,20 +121,21 @@ class Learner:
             "n_updates": self.model._n_updates,
             "started_at": self.started_at,
             "n_done": self.n_done,
+            "n_records": self.n_records,
         }
         save_whole(content, self.files.learner, flush=True)
 
-    def run(self, actor_pid: int) -> None:
+    def run(self, actor_pid: int | None) -> None:
         """
-        Until the actor says so, or has gone and its orders are carried out.
+        Until the actor says so, or has gone: what it ordered is on disk, and the next learner carries it out.
 
-        :param actor_pid: the parent process
+        :param actor_pid: the parent process; None: the actor is elsewhere
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the actor, which tells us
         published_s = saved_s = time.monotonic()
         while True:
             self.take_in()
-            if self.is_told_to_stop:
+            if self.is_told_to_stop or actor_pid not in (None, os.getppid()):
                 break
             was_busy = self.learn()
             now_s = time.monotonic()
@@ -145,8 +147,6 @@ class Learner:
                 self.save()
                 saved_s = now_s
             if not was_busy:
-                if os.getppid() != actor_pid:
-                    break
                 time.sleep(IDLE_S)
         self.publish()
         self.save()
@@ -161,15 +161,20 @@ def _step_back() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Started by AsyncLearning, not by hand.")
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--actor-pid", type=int, required=True)
+    parser = argparse.ArgumentParser(
+        description="The learner of AsyncLearning(directory, learner='elsewhere'). It waits for its actor to begin."
+    )
+    parser.add_argument("directory", type=Path, help="the run's, shared with the actor")
+    parser.add_argument("--device", help="e.g. cuda; by default the actor's")
+    parser.add_argument("--actor-pid", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     _step_back()
     files = RunFiles(arguments.directory)
+    while not files.start.exists():
+        time.sleep(0.1)
     with open(files.lock, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a learner of an actor that was killed may still be finishing
-        Learner(files).run(arguments.actor_pid)
+        Learner(files, arguments.device).run(arguments.actor_pid)
 
 
 if __name__ == "__main__":

@@ -179,19 +179,31 @@ def test_an_actor_that_is_killed_goes_on_when_it_is_started_again(tmp_path):
     callback = AsyncLearning(tmp_path / "run")
     n_rows = sum(record.head["kind"] == "row" for record in read_records(callback.files.transitions))
     assert n_rows >= told - 1
-    # the learner of the dead actor carries out its orders, saves, and makes room for ours
-    model, tell = model_of(SlowReach()), Tell(lambda lines: False)
-    model.learn(n_rows + 30, callback=[callback, tell])
+    # the learner of the dead actor saves, and makes room for ours
+    model, tell = model_of(SlowReach()), Tell(lambda lines: lines[-1][2] > lines[0][2])
+    model.learn(20_000, callback=[callback, tell])
     timesteps, has_started, n_updates = tell.lines[0]
     assert timesteps == n_rows + 1
     assert has_started  # it acts with what was learnt
     assert n_updates > 0
-    assert model.num_timesteps == n_rows + 30
     assert model._n_updates > n_updates
-    assert model.replay_buffer.size() == n_rows + 30
+    assert model.replay_buffer.size() == n_rows + len(tell.lines) - 1
     assert model.replay_buffer.cuts[n_rows - 1].all()
     kinds = [record.head["kind"] for record in read_records(callback.files.transitions)]
     assert kinds.count("cut") == 2
+
+
+def test_a_learner_that_somebody_else_started(tmp_path):
+    command = [sys.executable, "-m", "sb3_q2rl.asynchronous.learner", tmp_path, "--device", "cpu"]
+    with subprocess.Popen(command) as process:  # it waits for the actor
+        model, tell = model_of(SlowReach()), Tell(lambda lines: lines[-1][2] > 0)
+        model.learn(20_000, callback=[AsyncLearning(tmp_path, learner="elsewhere"), tell])
+        assert process.wait(30) == 0
+    assert model._n_updates >= tell.lines[-1][2]
+    assert model.critic.optimizer.state_dict()["state"][0]["step"] == model._n_updates + 2
+    alone = AsyncLearning(tmp_path, learner="elsewhere", stop_timeout_s=0.1)
+    with pytest.raises(RuntimeError, match="No learner finished within `stop_timeout_s`=0.1"):
+        model.learn(model.num_timesteps + HORIZON, callback=alone)
 
 
 def test_a_learner_that_always_fails(tmp_path, monkeypatch):
@@ -205,6 +217,8 @@ def test_what_it_refuses(tmp_path):
         model_of(VecNormalize(reach(), norm_reward=False)).learn(10, callback=AsyncLearning(tmp_path))
     with pytest.raises(ValueError, match="WalkHome that lives in this process alone"):
         small_model(reach()).learn(10, callback=AsyncLearning(tmp_path))
+    with pytest.raises(ValueError, match="`learner` must be 'here' or 'elsewhere', got 'ray'"):
+        AsyncLearning(tmp_path, learner="ray")
     assert not list(tmp_path.iterdir())
     callback = AsyncLearning(tmp_path)
     callback._check_or_write_about(model_of(reach()))
