@@ -34,6 +34,8 @@ SHIPPED_POLICIES = {
     "robomimic-square": ASSETS / "robomimic_square_bc.pt",
     "franka-kitchen": ASSETS / "franka_kitchen_bc.pt",
     "franka-peg": ASSETS / "franka_peg_bc.pt",
+    "franka-pipe": ASSETS / "franka_pipe_bc.pt",
+    "franka-kitting": ASSETS / "franka_kitting_bc.pt",
 }
 
 # A reader returns None for a file that is not of its kind, and raises for one that is but is broken.

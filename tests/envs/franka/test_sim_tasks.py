@@ -328,7 +328,7 @@ def test_modified_kitting_has_two_parts_beside_the_middle(robots):
         robot.begin_episode(np.random.default_rng(seed))
         for kind, middle_m in kitting.BIN_M.items():
             offsets_m = [robot.simulator.pose(f"part_{kind}{i}").position_m[0] - middle_m[0] for i in range(2)]
-            assert min(np.abs(offsets_m)) > 0.03
+            assert min(np.abs(offsets_m)) > 2 * kitting.CENTRED_SPREAD_M
             assert np.prod(offsets_m) < 0
 
 
