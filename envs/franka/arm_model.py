@@ -45,7 +45,8 @@ TIMESTEP_S = 0.0025
 # A step's error in what is touched stays far below a micrometre
 SOLVER_TOLERANCE = 1e-6
 # What touches what, as (contype, conaffinity). The arm is no obstacle to itself. Parts touch the fingertips and all
-# that is fixed; to try the meshes behind the fingertips, too, would take as long as all else, and parts do not get there
+# that is fixed; to try the meshes behind the fingertips, too, would take as long as all else, and parts do not get
+# there
 ROBOT, FINGERTIP, FIXED, MOVING = (1, 0), (9, 0), (2, 1), (4, 14)
 COLLISION_GROUP, VISUAL_GROUP = 0, 1  # robosuite's convention
 TABLE_FRICTION = (0.6, 0.005, 0.0001)
