@@ -65,7 +65,7 @@ RECIPES = {
     "kitchen": Recipe("FrankaKitchenComplete-v0", 53, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "peg": Recipe("FrankaPegInsertion-v0", 50, sigma_min=DEMONSTRATION_NOISE, n_epochs=100, eval_interval=100),
     "pipe": Recipe("FrankaPipeAssembly-v0", 100, sigma_min=DEMONSTRATION_NOISE, n_epochs=100, eval_interval=100),
-    "kitting": Recipe("FrankaKitting-v0", 80, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
+    "kitting": Recipe("FrankaKitting-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
 }
 
 

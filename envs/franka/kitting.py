@@ -21,7 +21,7 @@ BIN_HALF_M, TRAY_HALF_M = (0.075, 0.065), (0.06, 0.06)
 TRAY_M, TRAY_SPREAD_M = (0.52, 0.0), 0.015
 WALL_M, WALL_HEIGHT_M, FLOOR_M = 0.004, 0.015, 0.003
 # One part a bin lies in the middle, two at either side of it
-CENTRED_SPREAD_M, OFF_CENTRE_M, OFF_CENTRE_SPREAD_M = 0.008, 0.030, 0.005
+CENTRED_SPREAD_M, OFF_CENTRE_M, OFF_CENTRE_SPREAD_M = 0.008, 0.033, 0.005
 TURN_SPREAD_RAD = 0.3
 # A part rests in the tray when its middle is so low that it does not lie on another, and the hand has gone
 RESTING_M, RELEASED_M = 0.035, 0.045
