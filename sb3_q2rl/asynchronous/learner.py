@@ -16,8 +16,9 @@ from typing import Any
 from stable_baselines3.common.logger import Logger
 
 from sb3_q2rl.asynchronous.rows import add_record
-from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole, save_whole
+from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole
 from sb3_q2rl.asynchronous.weights import weights_to_act
+from sb3_q2rl.bc.checkpoint import write_checkpoint
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.envs.records import Record, RecordReader
 
@@ -109,7 +110,7 @@ class Learner:
         metrics = {name: float(value) for name, value in self.model.logger.name_to_value.items()}
         self.model.logger.name_to_value.clear()
         content = {"policy": weights_to_act(self.model.policy), "n_updates": self.model._n_updates, "metrics": metrics}
-        save_whole(content, self.files.weights)
+        write_checkpoint(content, self.files.weights, flush=False)
         self._published = self.model._n_updates
 
     def save(self) -> None:
@@ -123,7 +124,7 @@ class Learner:
             "n_done": self.n_done,
             "n_records": self.n_records,
         }
-        save_whole(content, self.files.learner, flush=True)
+        write_checkpoint(content, self.files.learner)
 
     def run(self, actor_pid: int | None) -> None:
         """

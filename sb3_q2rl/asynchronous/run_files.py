@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,24 +53,9 @@ class RunFiles:
         return self.directory / "learner.txt"
 
 
-def save_whole(content: dict[str, Any], path: Path, flush: bool = False) -> None:
-    """
-    :param content: tensors and plain values
-    :param path: appears, or is replaced, when the file is complete
-    :param flush: survive a power cut, too
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(unfinished, "wb") as file:
-        th.save(content, file)
-        if flush:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
 def load_whole(path: Path, device: th.device | str) -> dict[str, Any]:
     """
-    :param path: written by :func:`save_whole`
+    :param path: written by :func:`write_checkpoint`
     :param device: where its tensors go
     :return: what was saved; the file is not able to run code
     """

@@ -10,12 +10,13 @@ from typing import Any, BinaryIO
 import torch as th
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, flush: bool = True) -> Path:
     """
-    Write under a temporary name, flush to disk, rename: a killed process leaves the old file or the new one.
+    Write under a temporary name, then rename: a killed process leaves the old file or the new one.
 
     :param checkpoint: plain values and tensors
     :param path: the file
+    :param flush: to disk before renaming, so that a power cut leaves one of the two as well
     :return: the path
     """
     path = Path(path)
@@ -23,8 +24,9 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Path:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with open(partial, "wb") as file:
         th.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(partial, path)
     return path
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from sb3_q2rl.benchmark.algorithms import BC
+from sb3_q2rl.benchmark.plots import save_figure
 from sb3_q2rl.benchmark.results import Curve, mean_curve
 from sb3_q2rl.benchmark.statistics import interquartile_mean, percentile_interval, resample
 from sb3_q2rl.benchmark.suite import Entry
@@ -90,7 +91,7 @@ def draw_curves(curves: Curves, path: str | Path, title: str) -> Path:
     axes.grid(axis="y", color="#dddddd", lw=0.6)
     axes.set_title(title, loc="left", fontsize=11)
     figure.legend(loc="outside right upper", fontsize=8.5, frameon=False, title="mean at the end", title_fontsize=8.5)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_overview(tasks: Mapping[str, Curves], path: str | Path) -> Path:
@@ -131,7 +132,7 @@ def draw_overview(tasks: Mapping[str, Curves], path: str | Path) -> Path:
         axes.set_xlabel("success at the end", fontsize=9)
     columns[0].set_yticks(list(rows.values()), list(rows))
     columns[0].set_ylim(min(rows.values()) - 0.6, 0.6)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _dot(axes: Axes, row: int, value: float, interval: tuple[float, float], color: str, finished: bool) -> None:
@@ -142,10 +143,3 @@ def _dot(axes: Axes, row: int, value: float, interval: tuple[float, float], colo
 
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    return path

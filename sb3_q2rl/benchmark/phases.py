@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from sb3_q2rl.benchmark.plots import save_figure
 from sb3_q2rl.benchmark.video import FRAME_COLORS, SUCCESS_COLOR, Episode
 
 N_PHASES = 20
@@ -52,10 +53,7 @@ def phase_plot(episodes: Sequence[Episode], path: str | Path, title: str) -> Pat
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8.5, frameon=False)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)
 
 
 def _mean(fractions: np.ndarray) -> np.ndarray:

@@ -67,9 +67,18 @@ def learning_curve(runs: Sequence[Run], path: str | Path, title: str) -> Path:
     fraction.set_ylabel("RL actions")
     fraction.set_xlabel("environment steps, estimation included")
     fraction.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """
+    :param figure: To be written, without the program's version, so that the same figure is the same file
+    :param path: A PNG; its folder is made
+    :return: the path
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Software": None})
     return path
 
 
