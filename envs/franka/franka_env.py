@@ -242,7 +242,7 @@ class FrankaEnv(gym.Env, EzPickle):
         if fault is not None:
             info["robot_error"] = str(fault)
             self._is_faulty = True
-        success, failure = (False, False) if fault else self._judge(signals)
+        success, failure = (False, False) if fault else self.judge(signals)
         info["is_success"] = success
         truncated = not success and (failure or fault is not None)
         reward = float(self.reward_scale * success + self.reward_bias)
@@ -275,7 +275,13 @@ class FrankaEnv(gym.Env, EzPickle):
         except Exception as error:  # whatever a device's driver may raise: nobody could press stop any more
             raise self.guard.stop_for(f"the operator's device failed ({type(error).__name__}: {error}).") from error
 
-    def _judge(self, signals: Signals) -> tuple[bool, bool]:
+    def judge(self, signals: Signals) -> tuple[bool, bool]:
+        """
+        Did this step end the episode? A task of one's own overrides it.
+
+        :param signals: what the person did since the last step
+        :return: success, failure
+        """
         if self.simulator is None:
             return signals.success, signals.failure
         success = signals.success or bool(self.simulator.is_success())

@@ -32,8 +32,8 @@ class GoalEnv(FrankaEnv):
         EzPickle.__init__(self, goal, **kwargs)
         self.goal = goal
 
-    def _judge(self, signals: Signals) -> tuple[bool, bool]:
-        success, failure = super()._judge(signals)
+    def judge(self, signals: Signals) -> tuple[bool, bool]:
+        success, failure = super().judge(signals)
         to_goal_m = np.abs(np.array(self.goal.position_m) - tool_position(self, self._observation))
         return success or bool((to_goal_m <= self.goal.tolerance_m).all()), failure
 
