@@ -59,7 +59,7 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "lift": Recipe("RobomimicLift-v0", 16, sigma_min=0.05, n_epochs=100, eval_interval=25),
+    "lift": Recipe("RobomimicLift-v0", 16, sigma_min=DEMONSTRATION_NOISE, n_epochs=400, eval_interval=400),
     "can": Recipe("RobomimicCan-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "square": Recipe("RobomimicSquare-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "kitchen": Recipe("FrankaKitchenComplete-v0", 53, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),

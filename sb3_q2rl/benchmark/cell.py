@@ -30,6 +30,7 @@ from sb3_q2rl.common.checkpoint import CheckpointCallback, resume, save_checkpoi
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.zoo_configs import hyperparameters
 
 Report = Callable[[Progress], None]
 
@@ -93,9 +94,15 @@ def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
 
 
 def _play_bc(cell: Cell, eval_env: VecEnv) -> str:
-    """The BC policy alone: it does not learn, so one row is all."""
+    """The BC policy alone, acting as it does under the gate. It does not learn, so one row is all."""
+    how = hyperparameters("qgated_sac", cell.to.env) | cell.by.hyperparameters
     player: OfflineToOnlineSAC = ALGORITHMS["qgated_sac"].algorithm(
-        env=eval_env, bc_policy=cell.bc_policy, policy_kwargs=cell.networks, seed=cell.seed, device="cpu"
+        env=eval_env,
+        bc_policy=cell.bc_policy,
+        bc_deterministic=how.get("bc_deterministic", True),
+        policy_kwargs=cell.networks,
+        seed=cell.seed,
+        device="cpu",
     )
     eval_env.seed(cell.evaluation.seed)
     result = evaluate(player, eval_env, cell.evaluation.episodes, "bc")

@@ -45,6 +45,10 @@ class QEstimate(BaseModel):
 
         Q̂_BC(s, a) = V_BC(s) + alpha (log pi_BC(a|s) + H[pi_BC(.|s)])
 
+    V_BC is the value of what the BC policy does, so the second term must vanish on average over its own actions. Over
+    samples it does. Acting at the mode it is a constant, D/2 alpha for a Gaussian, by which every BC action would seem
+    better than its episodes were: its mean over the BC episodes is subtracted.
+
     V_BC is an ensemble, fitted to the returns of BC episodes until episodes that were held out tell it to stop, then
     frozen. It reads observations as the environment gave them, so that it does not change when running statistics do.
 
@@ -60,6 +64,7 @@ class QEstimate(BaseModel):
     features_extractor: StandardizedExtractor
     return_mean: th.Tensor
     return_std: th.Tensor
+    mean_nats: th.Tensor
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class QEstimate(BaseModel):
         self.members = EnsembleMLP(n_members, features_extractor.features_dim, net_arch, layer_norm=False)
         self.register_buffer("return_mean", th.zeros(()))
         self.register_buffer("return_std", th.ones(()))
+        self.register_buffer("mean_nats", th.zeros(()))
         self.requires_grad_(False)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -99,9 +105,17 @@ class QEstimate(BaseModel):
         """
         return self._normalised_values(raw_obs).mean(dim=0) * self.return_std + self.return_mean
 
+    def centre(self, nats: th.Tensor) -> None:
+        """
+        :param nats: (n,) log pi + H of the actions of the BC episodes
+        """
+        self.mean_nats.copy_(nats.mean())
+
     def advantage(self, log_prob: th.Tensor | None, entropy: th.Tensor | None) -> th.Tensor | float:
-        """alpha (log pi + H), in units of return; 0 for a policy without density, whose Q̂_BC is then V_BC."""
-        return 0.0 if log_prob is None or entropy is None else self.bc_temperature * (log_prob + entropy)
+        """alpha (log pi + H - its mean), in units of return; 0 without a density: Q̂_BC is then V_BC."""
+        return (
+            0.0 if log_prob is None or entropy is None else self.bc_temperature * (log_prob + entropy - self.mean_nats)
+        )
 
     def forward(self, raw_obs: PyTorchObs, bc: BCStep) -> th.Tensor:
         """

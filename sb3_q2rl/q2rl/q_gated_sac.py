@@ -48,7 +48,9 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param bc_temperature: alpha: units of return per nat of log-likelihood
     :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s))
     :param q_init_steps: Gradient steps of Q-initialisation
-    :param bc_deterministic: The BC policy acts at its mode, else by a sample
+    :param bc_deterministic: The BC policy acts at its mode, else by a sample, in evaluation too: V_BC is the value of
+        one of the two. Samples teach the actor more (it sees how to get back), and shake themselves loose where the
+        mode is stuck, if the policy's densities are worth it
     :param rl_deterministic: The RL action is the actor's mode while learning, else a sample
     :param keep_bc_episodes: Learn online from the estimation episodes, too
     :param demonstrations: Put once in the replay buffer (the paper's "with data"): Demonstrations, a file, or a name
@@ -62,7 +64,9 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
     :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
     :param policy_delay: Critic steps for each actor step; the batch is split among them
-    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics; ``None``: all
+    :param n_target_critics: The TD target takes the minimum over so many randomly drawn target critics; ``None``: all.
+        The paper's is 2. Its pessimism compounds where an episode is stuck: Q_RL sinks below every possible return, and
+        the gate leaves the wheel to a stuck BC policy for ever
     :param truncation_tail: What a return assumes after a time limit: ``"repeat_last"`` reward for ever, or ``"zero"``
     :param image_shift: Shift images of a batch at random by up to so many pixels (DrQ); 0: leave them
     :param ent_coef: Entropy coefficient. The paper has none; ``"auto"`` is SAC's
@@ -111,7 +115,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 4,
         policy_delay: int = 4,
-        n_target_critics: int | None = 2,
+        n_target_critics: int | None = 1,
         truncation_tail: TruncationTail = "repeat_last",
         image_shift: int = 4,
         ent_coef: str | float = 0.0,
@@ -211,7 +215,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         noise: th.Tensor | None = None,
     ) -> Decision:
         assert self._bc is not None
-        bc = self._bc.step(raw_obs, bc_state, episode_start, deterministic or self.bc_deterministic)
+        bc = self._bc.step(raw_obs, bc_state, episode_start, self.bc_deterministic)
         if not self.has_started:
             return Decision(bc.actions, bc, rl_acts=th.zeros(len(bc.actions), dtype=th.bool))
         rl_actions = self._rl_actions(obs, deterministic or self.rl_deterministic, noise)
@@ -258,6 +262,8 @@ class QGatedSAC(OfflineToOnlineSAC):
             )
 
         fit = self.policy.q_estimate.fit(raw_transitions, [len(episode_rows) for episode_rows, _ in episodes])
+        nats = self.replay_buffer.bc_log_prob[rows, columns] + self.replay_buffer.bc_entropy[rows, columns]
+        self.policy.q_estimate.centre(th.as_tensor(nats, device=self.device))
         self._initialise(rows, columns)
         if not self.keep_bc_episodes:
             self.replay_buffer.reset()

@@ -92,7 +92,9 @@ def test_gate_compares_the_least_critic_with_the_estimate():
         decision = model.decide(obs.numpy(), deterministic=True)
         q_values = model.critic(obs, model.actor(obs, deterministic=True))
         bc = WalkHome().step(obs, None, None, deterministic=True)
-        expected = model.policy.q_estimate.value(obs) + bc.log_prob + bc.entropy
+        # log pi + H at the mode of a Gaussian in two dimensions is 1, in all of the BC episodes: centred, nothing
+        expected = model.policy.q_estimate.value(obs)
+        th.testing.assert_close(bc.log_prob + bc.entropy, th.ones(3))
     th.testing.assert_close(decision.q_rl, q_values.min(dim=0).values)
     th.testing.assert_close(decision.q_bc, expected)
     assert decision.rl_acts.tolist() == (decision.q_rl > decision.q_bc).tolist()
@@ -101,6 +103,15 @@ def test_gate_compares_the_least_critic_with_the_estimate():
     np.testing.assert_allclose(actions, 2 * decision.actions, atol=1e-6)
     for who, own in (("rl", decision.rl), ("bc", decision.bc.actions)):
         np.testing.assert_allclose(model.predict(obs.numpy(), deterministic=True, who=who)[0], 2 * own, atol=1e-6)
+
+
+def test_a_bc_policy_that_acts_by_samples_does_so_in_evaluation_too():
+    obs = np.full((200, 2), 0.5, np.float32)
+    for bc_deterministic in (True, False):
+        model = small_model(bc_policy=WalkHome(sigma=0.3), bc_deterministic=bc_deterministic)
+        model.learn(60)
+        actions = model.decide(obs, deterministic=True).bc.actions
+        assert float(actions.std(dim=0).mean()) == pytest.approx(0.0 if bc_deterministic else 0.3, abs=0.08)
 
 
 def test_the_end_of_one_episode_leaves_the_other_states_alone():

@@ -41,6 +41,22 @@ def test_bandit_with_known_q(alpha):
         assert np.sqrt(np.mean((model.policy.q_estimate.value(obs).numpy() - exact) ** 2)) > 0.6 * alpha
 
 
+def test_acting_at_the_mode_earns_no_bonus():
+    """The mode's episodes are worth Q(s, mode), and so is the estimate; log pi + H alone would add alpha D/2 = alpha."""
+    alpha = 3.0
+    env = make_vec_env(lambda: BanditEnv(alpha=alpha), n_envs=8, seed=0)
+    options = {"policy_kwargs": {"value_net_arch": [32], "n_values": 3}, "bc_temperature": alpha}
+    model = small_model(env, BanditBC(), n_bc_episodes=400, bc_deterministic=True, **options)
+    model.learn(408)
+    obs = th.linspace(-0.9, 0.9, 19).unsqueeze(1)
+    step = BanditBC().step(obs, None, START, deterministic=True)
+    exact = BanditEnv(alpha=alpha).q_value(obs.numpy(), step.actions.numpy())
+    with th.no_grad():
+        estimate = model.policy.q_estimate(obs, step)
+    assert (step.log_prob + step.entropy).min() > 0.9
+    assert abs(estimate.numpy() - exact).max() < 0.3 * alpha
+
+
 def test_log_prob_and_entropy_cancel_on_average():
     """E[log pi + H] = 0, so that the expectation of Q̂_BC is V_BC."""
     th.manual_seed(0)
@@ -155,7 +171,7 @@ def test_both_networks_start_from_the_bc_episodes():
         initialise(*args)
         buffer = model.replay_buffer
         obs, actions = th.tensor(buffer.observations[:6]).view(-1, 2), th.tensor(buffer.actions[:6]).view(-1, 2)
-        targets = th.tensor(buffer.mc_returns + buffer.bc_log_prob + buffer.bc_entropy)[:6].view(-1)
+        targets = th.tensor(buffer.mc_returns)[:6].view(-1)  # at the mode log pi + H is constant: centred, nothing
         with th.no_grad():
             estimated.append((model.critic(obs, actions).mean(0), targets, model.actor(obs, True), actions))
 
