@@ -147,7 +147,8 @@ class RefereeCallback(BaseCallback):
         assert isinstance(self.model, OfflineToOnlineSAC)
         for who in self.who:
             self.eval_env.seed(self.plan.seed)
-            row[who] = round(evaluate(self.model, self.eval_env, self.plan.episodes, who).success_rate, 4)
+            result = evaluate(self.model, self.eval_env, self.plan.episodes, who, self.plan.deterministic)
+            row[who] = round(result.success_rate, 4)
         self.rows.append(row)
         write_whole(self.csv_path, to_csv(self.rows))
         self.tell("learns")

@@ -90,6 +90,8 @@ def _section(suite: Suite, task: str, curves: Curves, published: Published, fold
             row.insert(3, _difference(seeds, reference))
     missing = [label for label in suite.algorithms if label not in curves]
     notes = [f"{cell.to.steps:,} environment steps, {cell.evaluation.episodes} episodes an evaluation."]
+    if not cell.evaluation.deterministic:
+        notes.append("Everybody is evaluated as it acts while learning, RL by samples.")
     if paper_steps is not None:
         notes.append(f"The paper's numbers: after {paper_steps:,} steps.")
     if missing:

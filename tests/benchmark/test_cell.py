@@ -12,6 +12,7 @@ from sb3_q2rl.benchmark.cell import run_cell
 from sb3_q2rl.benchmark.measure import FIELDS, Progress, RefereeCallback, from_csv, to_csv
 from sb3_q2rl.benchmark.suite import Evaluation
 from sb3_q2rl.common.checkpoint import resume
+from sb3_q2rl.common.evaluation import evaluate
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
 
@@ -84,6 +85,22 @@ def test_rows_tell_of_the_training_episodes_since_the_row_before(tmp_path):
         assert int(row["train_episodes"]) == len(part) > 0
         assert float(row["train_success"]) == pytest.approx(part.is_success.mean(), abs=1e-4)
     assert sum(int(row["train_episodes"]) for row in rows) == len(episodes)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_evaluation_is_by_mode_or_by_sample(tmp_path, monkeypatch, deterministic):
+    asked = []
+
+    def note(model, env, n_episodes, who, deterministic):
+        asked.append(deterministic)
+        return evaluate(model, env, n_episodes, who, deterministic)
+
+    monkeypatch.setattr("sb3_q2rl.benchmark.measure.evaluate", note)
+    cell = cells(tmp_path, steps=100)["RLPD"]
+    plan = dataclasses.replace(cell.evaluation, deterministic=deterministic)
+    run_cell(dataclasses.replace(cell, evaluation=plan), tmp_path / "cell", silent)
+    assert asked
+    assert set(asked) == {deterministic}
 
 
 def test_other_settings_are_another_run(tmp_path):
