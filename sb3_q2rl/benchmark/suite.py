@@ -22,7 +22,7 @@ class Evaluation:
     :param episodes: of each evaluation
     :param n_envs: environments side by side; another number means other starts
     :param seed: of the starts, the same for every evaluation of every cell
-    :param deterministic: the RL action is the actor's mode; else a sample, as while learning: the paper's rule on robots
+    :param deterministic: the RL action is the actor's mode; else a sample, as while learning: the paper on robots
     """
 
     every: int = 10_000

@@ -42,7 +42,7 @@ def test_bandit_with_known_q(alpha):
 
 
 def test_acting_at_the_mode_earns_no_bonus():
-    """The mode's episodes are worth Q(s, mode), and so is the estimate; log pi + H alone would add alpha D/2 = alpha."""
+    """The mode's episodes are worth Q(s, mode), and so is the estimate; log pi + H alone adds alpha D/2 = alpha."""
     alpha = 3.0
     env = make_vec_env(lambda: BanditEnv(alpha=alpha), n_envs=8, seed=0)
     options = {"policy_kwargs": {"value_net_arch": [32], "n_values": 3}, "bc_temperature": alpha}
