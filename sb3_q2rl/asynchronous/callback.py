@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, Literal
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_q2rl.asynchronous.on_ray import RayLearner
+from sb3_q2rl.asynchronous.process import start_learner
 from sb3_q2rl.asynchronous.rows import NewRows, add_record
 from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole
 from sb3_q2rl.asynchronous.weights import adopt
@@ -44,8 +45,10 @@ class AsyncLearning(BaseCallback):
     weights of the moment, but optimisers as they were at the start.
 
     :param directory: of the run; shared by nothing else
-    :param learner: ``"here"``: started by this callback; ``"elsewhere"``: by a person, on a machine that shares the
+    :param learner: ``"here"``: started by this callback, on this machine; ``"ray"``: on a machine of a Ray cluster
+        (extra ``ray``), which need not share a disk; ``"elsewhere"``: by a person, on a machine that shares the
         folder, with ``python -m sb3_q2rl.asynchronous.learner DIRECTORY --device cuda``
+    :param ray_options: of the Ray actor that hosts the learner, such as ``{"num_gpus": 1}``
     :param stop_timeout_s: how long the end of training may wait for the learner's last gradient step
     :param verbose: 1: tell when the learner starts and stops
     :raises ValueError: a model that the learner could not rebuild, or a folder of another run
@@ -55,19 +58,23 @@ class AsyncLearning(BaseCallback):
     def __init__(
         self,
         directory: str | Path,
-        learner: Literal["here", "elsewhere"] = "here",
+        learner: Literal["here", "ray", "elsewhere"] = "here",
+        ray_options: dict[str, Any] | None = None,
         stop_timeout_s: float = 300.0,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        if learner not in ("here", "elsewhere"):
-            raise ValueError(f"`learner` must be 'here' or 'elsewhere', got {learner!r}")
+        if learner not in ("here", "ray", "elsewhere"):
+            raise ValueError(f"`learner` must be 'here', 'ray' or 'elsewhere', got {learner!r}")
+        if ray_options and learner != "ray":
+            raise ValueError(f"`ray_options` are for learner='ray', not for {learner!r}")
         self.learner = learner
+        self.ray_options = ray_options or {}
         self.files = RunFiles(Path(directory))
         self.stop_timeout_s = stop_timeout_s
         self.n_updates = 0
         self._records, self._n_records = RecordFile(self.files.transitions), 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | RayLearner | None = None
         self._n_restarts, self._updates_at_restart = 0, 0
         self._arrived: dict[str, Any] | None = None
         self._ended, self._stepped = threading.Event(), threading.Event()
@@ -87,7 +94,7 @@ class AsyncLearning(BaseCallback):
         self._take_up(model)
         self._append(Record({"kind": "cut"}, {}))
         self._rows = NewRows(model.replay_buffer)
-        if self.learner == "here" and self._process is None:
+        if self.learner != "elsewhere" and self._process is None:
             self._start_learner()
         self._ended.clear()
         threading.Thread(target=self._look_for_weights, args=(model.device,), name="weights", daemon=True).start()
@@ -198,11 +205,7 @@ class AsyncLearning(BaseCallback):
             model._n_updates = self.n_updates = state["n_updates"]
 
     def _start_learner(self) -> None:
-        command = [sys.executable, "-m", "sb3_q2rl.asynchronous.learner", str(self.files.directory)]
-        with open(self.files.output, "ab") as output:
-            self._process = subprocess.Popen(
-                [*command, "--actor-pid", str(os.getpid())], stdout=output, stderr=subprocess.STDOUT
-            )
+        self._process = RayLearner(self.files, self.ray_options) if self.learner == "ray" else start_learner(self.files)
         if self.verbose > 0:
             print(f"Learner: process {self._process.pid}, it tells about itself in {self.files.output}")
 

@@ -11,6 +11,7 @@ from sb3_q2rl.benchmark.board import Board
 from sb3_q2rl.benchmark.measure import Progress
 from sb3_q2rl.benchmark.results import Results
 from sb3_q2rl.benchmark.suite import Cell
+from sb3_q2rl.common.cluster import connect
 
 # A machine that was lost costs one of these; the cell then goes on elsewhere if `logs` is on a shared disk
 MAX_RETRIES = 3
@@ -28,13 +29,9 @@ def run_on_ray(cells: Sequence[Cell], logs: Path, results: Results, board: Board
     :return: those that failed
     :raises ImportError: Ray is not installed
     """
-    try:
-        import ray
-        from ray.util.queue import Queue
-    except ImportError as error:
-        raise ImportError("--backend ray needs Ray: pip install 'sb3_q2rl[ray]'") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+    ray = connect("--backend ray")
+    from ray.util.queue import Queue
+
     news = Queue()
     by_key = {cell.key: cell for cell in cells}
     # A process of its own for each, with one thread, which is Ray's rule for a task of one core

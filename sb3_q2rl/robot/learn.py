@@ -39,9 +39,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--learner",
-        choices=("process", "episodes"),
+        choices=("process", "ray", "episodes"),
         default="process",
-        help="on a real robot; process: while it moves; episodes: after each, while it waits at its start",
+        help="on a real robot; process: while it moves; ray: likewise, on a Ray cluster (RAY_ADDRESS); episodes: after "
+        "each, while it waits at its start",
     )
     parser.add_argument("--updates", type=int, default=200, help="gradient steps after each of --learner episodes")
     parser.add_argument("--save-freq", type=int, default=1_000, help="steps between two checkpoints, at episodes' ends")
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         model.set_logger(configure(str(args.output), ["csv"]))
         callbacks: list[BaseCallback] = [EpisodeLogCallback(args.output / "episodes.csv"), FiguresCallback()]
         if _learns_beside(args):  # first: it says which step the run is at
-            callbacks.insert(0, AsyncLearning(args.output / "asynchronous", verbose=1))
+            where: Any = "ray" if args.learner == "ray" else "here"
+            callbacks.insert(0, AsyncLearning(args.output / "asynchronous", where, verbose=1))
         else:
             callbacks.append(CheckpointCallback(args.output / "checkpoints", args.save_freq, verbose=1))
         model.learn(args.steps - model.num_timesteps, CallbackList(callbacks), reset_num_timesteps=False)
@@ -96,4 +98,4 @@ def _make_model(args: argparse.Namespace, env: EpisodeFigures) -> QGatedSAC:
 
 def _learns_beside(args: argparse.Namespace) -> bool:
     """In a process of its own. A simulator waits anyway."""
-    return args.robot != "sim" and args.learner == "process"
+    return args.robot != "sim" and args.learner != "episodes"

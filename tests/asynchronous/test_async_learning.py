@@ -126,9 +126,21 @@ class Tell(BaseCallback):
         return not self.until(self.lines)
 
 
-def test_a_run_in_which_the_learner_is_killed(tmp_path):
+@pytest.fixture
+def cluster():
+    """Two local workers."""
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("learner", ["here", "ray"])
+def test_a_run_in_which_the_learner_is_killed(learner, tmp_path, request):
     """Another learner takes its place; the model ends with all that the learner had, and is an ordinary one again."""
-    model, callback = model_of(SlowReach()), AsyncLearning(tmp_path / "run")
+    if learner == "ray":
+        request.getfixturevalue("cluster")
+    model, callback = model_of(SlowReach()), AsyncLearning(tmp_path / "run", learner)
     killed = []
 
     def kill_and_save(tell: Tell) -> None:
@@ -217,8 +229,10 @@ def test_what_it_refuses(tmp_path):
         model_of(VecNormalize(reach(), norm_reward=False)).learn(10, callback=AsyncLearning(tmp_path))
     with pytest.raises(ValueError, match="WalkHome that lives in this process alone"):
         small_model(reach()).learn(10, callback=AsyncLearning(tmp_path))
-    with pytest.raises(ValueError, match="`learner` must be 'here' or 'elsewhere', got 'ray'"):
-        AsyncLearning(tmp_path, learner="ray")
+    with pytest.raises(ValueError, match="`learner` must be 'here', 'ray' or 'elsewhere', got 'there'"):
+        AsyncLearning(tmp_path, learner="there")
+    with pytest.raises(ValueError, match="`ray_options` are for learner='ray'"):
+        AsyncLearning(tmp_path, ray_options={"num_gpus": 1})
     assert not list(tmp_path.iterdir())
     callback = AsyncLearning(tmp_path)
     callback._check_or_write_about(model_of(reach()))
