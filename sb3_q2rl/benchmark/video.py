@@ -30,7 +30,13 @@ class Episode(NamedTuple):
 
 
 def record_episode(
-    model: OfflineToOnlineSAC, env: gym.Env, seed: int, who: Who = "model", every: int = 4, size: int = 240
+    model: OfflineToOnlineSAC,
+    env: gym.Env,
+    seed: int,
+    who: Who = "model",
+    every: int = 4,
+    size: int = 240,
+    deterministic: bool = True,
 ) -> Episode:
     """
     :param model: The model
@@ -39,11 +45,12 @@ def record_episode(
     :param who: Who acts, see :meth:`OfflineToOnlineSAC.predict`
     :param every: Keep one frame of so many; 0: keep none
     :param size: Pixels of a frame's longer edge
+    :param deterministic: The RL action is the actor's mode; else a sample, as while learning
     """
     obs, _ = env.reset(seed=seed)
     frames, acts, state, t, done, success = [], [], None, 0, False, False
     while not done:
-        decision = model.decide(obs, state, np.array([t == 0]), deterministic=True)
+        decision = model.decide(obs, state, np.array([t == 0]), deterministic)
         action = decision.by(who).cpu().numpy().reshape(env.action_space.shape or ())
         state = decision.bc.state if decision.bc is not None else None
         rl_acts = who == "rl" or (who == "model" and decision.rl_acts is not None and bool(decision.rl_acts[0]))

@@ -25,6 +25,7 @@ class GateEvalCallback(BaseCallback):
     :param eval_freq: Environment steps between two evaluations
     :param csv_path: Also write every row there. A run that goes on after a stop keeps the rows before it
     :param seed: Every evaluation starts from the same episodes
+    :param deterministic: The RL action is the actor's mode; else a sample, as while learning
     :param verbose: 1: a line for each evaluation
     """
 
@@ -35,6 +36,7 @@ class GateEvalCallback(BaseCallback):
         eval_freq: int = 5_000,
         csv_path: str | Path | None = None,
         seed: int = 12345,
+        deterministic: bool = True,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -43,6 +45,7 @@ class GateEvalCallback(BaseCallback):
         self.eval_freq = eval_freq
         self.csv_path = None if csv_path is None else Path(csv_path)
         self.seed = seed
+        self.deterministic = deterministic
         self.history: list[dict[str, float]] = []
         self._next_evaluation: int | None = None
         self._bc: Evaluation | None = None
@@ -98,7 +101,7 @@ class GateEvalCallback(BaseCallback):
     def _play(self, who: Who) -> Evaluation:
         assert isinstance(self.model, OfflineToOnlineSAC)
         self.eval_env.seed(self.seed)
-        return evaluate(self.model, self.eval_env, self.n_eval_episodes, who)
+        return evaluate(self.model, self.eval_env, self.n_eval_episodes, who, self.deterministic)
 
     def _write(self) -> None:
         if self.csv_path is None:
