@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     kwargs = hyperparameters("qgated_sac", ENV) | {"n_bc_episodes": args.n_bc_episodes}
     console.print(
         f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}`, cloned from 50 scripted demonstrations, jams "
-        f"on the rim now and then. It plays {kwargs['n_bc_episodes']} episodes;\nits Q-function is estimated from them, "
+        f"on the rim now and then. It plays {kwargs['n_bc_episodes']} episodes;\nits Q-function is estimated, "
         f"then gate and SAC learn until step {args.timesteps:,}. One CPU core.",
         soft_wrap=True,
     )
