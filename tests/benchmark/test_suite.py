@@ -19,11 +19,12 @@ def test_committed_suites_name_only_what_there_is(path):
     for cell in load_suite(path).cells():
         if cell.by.algorithm == BC:
             continue
-        constructor = inspect.signature(ALGORITHMS[cell.by.algorithm].algorithm.__init__)
-        named = set(constructor.parameters)
-        # SAC's keywords go through
-        if any(p.kind is p.VAR_KEYWORD for p in constructor.parameters.values()):
-            named |= set(hyperparameters("rlpd", cell.to.env)) | {"device", "seed", "verbose"}
+        named: set[str] = set()
+        for kind in ALGORITHMS[cell.by.algorithm].algorithm.__mro__:
+            constructor = inspect.signature(kind.__init__)
+            named |= set(constructor.parameters)
+            if not any(p.kind is p.VAR_KEYWORD for p in constructor.parameters.values()):
+                break  # else the parent's keywords go through
         assert constructor_keywords(cell).keys() <= named, cell.key
 
 
