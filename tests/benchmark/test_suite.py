@@ -8,7 +8,6 @@ from referee_world import small_suite
 
 from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords
 from sb3_q2rl.benchmark.suite import Cell, load_suite
-from sb3_q2rl.zoo_configs import hyperparameters
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 COMMITTED = sorted(BENCHMARKS.glob("*.yml"))
