@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
-FRAME_COLORS = {"bc": (85, 85, 85), "rl": (224, 123, 57)}
+FRAME_COLORS = {"bc": (85, 85, 85), "rl": (224, 123, 57), "person": (58, 102, 176)}
 SUCCESS_COLOR = (46, 139, 87)
 BORDER = 8  # pixels
 
@@ -61,7 +61,7 @@ def record_episode(
             name = "BC" if who == "bc" else "RL alone" if who == "rl" else f"gate: {'RL' if rl_acts else 'BC'} acts"
             text = f"{name}  step {t + 1}{'  success' if success else '  time is up' if done else ''}"
             color = SUCCESS_COLOR if success else FRAME_COLORS["rl" if rl_acts else "bc"]
-            frames.append(_framed(np.asarray(env.render()), text, color, size))
+            frames.append(framed(np.asarray(env.render()), text, color, size))
         t += 1
     return Episode(frames, success, np.array(acts))
 
@@ -109,7 +109,13 @@ def save_gif(images: list[Image.Image], path: str | Path, frames_per_second: int
     return path
 
 
-def _framed(frame: np.ndarray, text: str, color: tuple[int, int, int], size: int) -> Image.Image:
+def framed(frame: np.ndarray, text: str, color: tuple[int, int, int], size: int) -> Image.Image:
+    """
+    :param frame: (height, width, 3) uint8
+    :param text: Written above it
+    :param color: Of the frame
+    :param size: Pixels of the picture's longer edge
+    """
     scale = size / max(frame.shape[:2])
     picture = Image.fromarray(frame).resize((round(frame.shape[1] * scale), round(frame.shape[0] * scale)))
     image = Image.new("RGB", (picture.width + 2 * BORDER, picture.height + 2 * BORDER + 16), color)

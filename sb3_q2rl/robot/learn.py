@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
 from sb3_q2rl.asynchronous import AsyncLearning
+from sb3_q2rl.benchmark.timelapse import TimelapseCallback
 from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
@@ -46,6 +47,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--updates", type=int, default=200, help="gradient steps after each of --learner episodes")
     parser.add_argument("--save-freq", type=int, default=1_000, help="steps between two checkpoints, at episodes' ends")
+    parser.add_argument(
+        "--film-every", type=int, default=0, metavar="N", help="film one episode of N, framed in the colour of who acts"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
     parser.add_argument("--eval-episodes", type=int, default=0, help="episodes without exploration, at the end")
     parser.set_defaults(run_robot=run)
@@ -61,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         model = _make_model(args, env)
         model.set_logger(configure(str(args.output), ["csv"]))
         callbacks: list[BaseCallback] = [EpisodeLogCallback(args.output / "episodes.csv"), FiguresCallback()]
+        if args.film_every:
+            callbacks.append(TimelapseCallback(args.output / "films", args.film_every))
         if _learns_beside(args):  # first: it says which step the run is at
             where: Any = "ray" if args.learner == "ray" else "here"
             callbacks.insert(0, AsyncLearning(args.output / "asynchronous", where, verbose=1))

@@ -139,6 +139,7 @@ def make_env(args: argparse.Namespace, record_to: Path | None = None, figures: P
         "record_to": record_to,
         "config": config,
         "limits": lab.limits_of(task),
+        "render_mode": "rgb_array",
     }
     env = FrankaEnv(**options) if lab.goal is None or args.robot == "sim" else GoalEnv(lab.goal, **options)
     return EpisodeFigures(TimeLimit(env, args.max_episode_steps or task.max_episode_steps), figures)

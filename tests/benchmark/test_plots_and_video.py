@@ -2,10 +2,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from worlds import ReachEnv, reach, small_model
 
 from sb3_q2rl.benchmark.pictures import draw_pictures
 from sb3_q2rl.benchmark.plots import Run, learning_curve
+from sb3_q2rl.benchmark.timelapse import TimelapseCallback
 from sb3_q2rl.benchmark.video import (
     FRAME_COLORS,
     SUCCESS_COLOR,
@@ -71,6 +74,43 @@ def test_learning_curve_is_drawn(trained, n_runs):
     pixels = np.asarray(Image.open(path).convert("RGB"))
     assert pixels.shape[0] > 500
     assert (np.abs(pixels.astype(int) - [243, 234, 215]).sum(axis=2) < 6).mean() > 0.02  # the estimation phase
+
+
+class WhoActs(BaseCallback):
+    """The colours that the first environment's frames must have, an episode a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.episodes: list[list[tuple[int, int, int]]] = [[]]
+
+    def _on_step(self) -> bool:
+        color = FRAME_COLORS["rl" if self.model.decision.rl_acts[0] else "bc"]
+        is_success = self.locals["infos"][0].get("is_success", False)
+        self.episodes[-1].append(SUCCESS_COLOR if is_success else color)
+        if self.locals["dones"][0]:
+            self.episodes.append([])
+        return True
+
+
+def test_every_third_training_episode_is_filmed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sb3_q2rl.q2rl.q_gated_sac.max_gate", lambda q_rl, _: q_rl > q_rl.mean())  # one of two acts
+    model, who = small_model(make_vec_env(RenderedReach, n_envs=2)), WhoActs()
+    model.learn(300, callback=[TimelapseCallback(tmp_path, every=3, frame_every=1), who])
+    films = sorted(tmp_path.glob("*.gif"))
+    assert [path.stem for path in films[:3]] == ["episode_00000", "episode_00003", "episode_00006"]
+    seen = set()
+    for path, colors in zip(films, who.episodes[::3], strict=False):
+        with Image.open(path) as gif:
+            assert gif.n_frames == len(colors)
+            for i, color in enumerate(colors):
+                gif.seek(i)
+                np.testing.assert_allclose(gif.convert("RGB").getpixel((2, 40)), color, atol=8)
+        seen |= set(colors)
+    assert seen == {FRAME_COLORS["bc"], FRAME_COLORS["rl"], SUCCESS_COLOR}
+    with pytest.raises(ValueError, match="`render_mode` is None; filming needs 'rgb_array'"):
+        small_model().learn(10, callback=TimelapseCallback(tmp_path))
+    with pytest.raises(ValueError, match="must be 1 or more, got 0 and 2"):
+        TimelapseCallback(tmp_path, every=0)
 
 
 def test_frames_have_the_colour_of_who_acts(trained):
