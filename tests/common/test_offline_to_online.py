@@ -114,13 +114,13 @@ class Reference:
         gaussian = mean + std * th.randn(mean.shape)
         return gaussian.tanh(), self.squashed_log_prob(mean, std, gaussian, gaussian.tanh())
 
-    def update(self, batch, n_critic_steps, weight, ent_coef):
+    def update(self, batch, n_critic_steps, weight, ent_coef, n_target_critics):
         size = len(batch.actions) // n_critic_steps
         for k in range(n_critic_steps):
             part = slice(k * size, (k + 1) * size)
             with th.no_grad():
                 actions, log_prob = self.sample(batch.next_observations[part])
-                members = th.randperm(len(self.targets))[:2].tolist()
+                members = th.randperm(len(self.targets))[:n_target_critics].tolist()
                 nets = [self.targets[i] for i in members]
                 next_q = self.q_values(nets, batch.next_observations[part], actions).min(dim=0).values
                 target = next_q - ent_coef * log_prob
@@ -155,11 +155,11 @@ def random_batch(n, n_obs=2, n_actions=2):
 
 
 @pytest.mark.parametrize("ent_coef", [0.0, 0.3])
-@pytest.mark.parametrize("policy_delay", [1, 4])
-def test_update_against_an_independent_implementation(policy_delay, ent_coef):
+@pytest.mark.parametrize(("policy_delay", "n_target_critics"), [(1, 1), (1, 2), (4, 1), (4, 2)])
+def test_update_against_an_independent_implementation(policy_delay, n_target_critics, ent_coef):
     model = small_model(
         policy_delay=policy_delay, gradient_steps=policy_delay, ent_coef=ent_coef, tau=0.3, bc_loss_weight=0.4,
-        learning_rate=1e-2, actor_learning_rate=2e-2,
+        learning_rate=1e-2, actor_learning_rate=2e-2, n_target_critics=n_target_critics,
     )  # fmt: skip
     model.set_logger(configure(None, []))
     model.critic.features_extractor.set_statistics(3 + 2 * th.randn(50, 2))
@@ -177,7 +177,7 @@ def test_update_against_an_independent_implementation(policy_delay, ent_coef):
     OfflineToOnlineSAC.train(model, 3 * policy_delay, 16)
     th.manual_seed(5)
     for batch in batches:
-        reference.update(batch, policy_delay, 0.4, ent_coef)
+        reference.update(batch, policy_delay, 0.4, ent_coef, n_target_critics)
 
     assert not queue
     for nets, ensemble in ((reference.critics, model.critic), (reference.targets, model.critic_target)):
