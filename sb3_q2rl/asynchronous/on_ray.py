@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class RayLearner:
                 for name, content in changed.items():
                     _write_whole(self._files.directory / name, content)
                 if code is None:
-                    threading.Event().wait(SYNC_EVERY_S)
+                    time.sleep(SYNC_EVERY_S)
             self._ray.kill(self._host)  # its cores and its folder are free again
             self._code = code
         except self._ray.exceptions.RayError as error:
