@@ -106,11 +106,22 @@ class _BCColumns(ReplayBuffer):
         self.mc_returns = np.full((rows, n_envs), np.nan, dtype=np.float32)
         self._episode_length = np.zeros(n_envs, dtype=np.int64)
         self.n_bc_episodes = 0
+        keys = image_keys(observation_space)
         if isinstance(self.next_observations, dict):
-            for key in image_keys(observation_space):
-                self.next_observations[key] = NextFrames(self.observations[key])
-        elif image_keys(observation_space):
+            self.next_observations |= {key: NextFrames(self.observations[key]) for key in keys}  # type: ignore[arg-type]
+        elif keys:
             self.next_observations = NextFrames(self.observations)  # type: ignore[assignment]
+
+    def _share_frames(self) -> None:
+        """Images of next observations are looked up among the observations, wherever those lie now."""
+        pairs = (
+            [(self.observations[key], following) for key, following in self.next_observations.items()]
+            if isinstance(self.next_observations, dict)
+            else [(self.observations, self.next_observations)]
+        )
+        for frames, following in pairs:
+            if isinstance(following, NextFrames):
+                following.frames = frames  # type: ignore[assignment]
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         self._make_room(1)
@@ -162,15 +173,21 @@ class _BCColumns(ReplayBuffer):
         while not self.full and self.pos + n_rows >= self.buffer_size < self.max_rows:
             old_rows, new_rows = self.buffer_size, min(2 * self.buffer_size, self.max_rows)
 
-            def grow(value: Any, old_rows: int = old_rows, new_rows: int = new_rows) -> None:
-                if isinstance(value, dict):
-                    for item in value.values():
-                        grow(item)
-                elif isinstance(value, np.ndarray) and value.shape[:2] == (old_rows, self.n_envs):
-                    # In place: gigabytes of images must not lie in memory twice. Nobody holds a view of these arrays
-                    value.resize((new_rows, *value.shape[1:]), refcheck=False)
+            def grow(holder: dict[str, Any], old_rows: int = old_rows, new_rows: int = new_rows) -> None:
+                for name, value in holder.items():
+                    if isinstance(value, dict):
+                        grow(value)
+                    elif isinstance(value, np.ndarray) and value.shape[:2] == (old_rows, self.n_envs):
+                        shape = (new_rows, *value.shape[1:])
+                        if value.flags.owndata:
+                            # In place: gigabytes of images must not lie in memory twice. Nobody holds a view of them
+                            value.resize(shape, refcheck=False)
+                        else:  # the first time after loading: unpickled arrays lie in what was read from the file
+                            holder[name] = np.zeros(shape, value.dtype)
+                            holder[name][:old_rows] = value
 
             grow(vars(self))
+            self._share_frames()
             self.buffer_size = new_rows
 
     def bc_episodes(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -85,6 +85,32 @@ def test_memory_grows_with_what_is_stored():
     assert buffer.observations[buffers.INITIAL_ROWS, 0, 0] == buffers.INITIAL_ROWS
 
 
+@pytest.mark.parametrize("kind", ["flat", "dict", "image"])
+def test_a_buffer_read_from_a_file_grows_on(monkeypatch, kind):
+    monkeypatch.setattr(buffers, "INITIAL_ROWS", 8)
+    image = spaces.Box(0, 255, (1, 2, 2), np.uint8)
+    space = {"flat": OBS, "dict": spaces.Dict(a=OBS), "image": spaces.Dict(a=OBS, rgb=image)}[kind]
+    whole = (BCReplayBuffer if kind == "flat" else BCDictReplayBuffer)(1_000, space, ACT)
+
+    def add(buffer, steps):
+        for t in steps:
+            now, then = ({"a": np.full((1, 2), i), "rgb": np.full((1, 1, 2, 2), i)} for i in (t, t + 1))
+            pick = (lambda x: x["a"]) if kind == "flat" else (lambda x: {key: x[key] for key in space})
+            buffer.add(pick(now), pick(then), np.zeros((1, 1)), np.ones(1), np.array([t % 5 == 4]), [{}])
+
+    add(whole, range(6))
+    read = pickle.loads(pickle.dumps(whole, pickle.HIGHEST_PROTOCOL))
+    for buffer in (whole, read):
+        add(buffer, range(6, 40))
+    rows, columns = np.arange(40), np.zeros(40, int)
+    a, b = (each.gather(rows, columns) for each in (whole, read))
+    for part in ("observations", "next_observations"):
+        x, y = getattr(a, part), getattr(b, part)
+        for key in space if kind != "flat" else [...]:
+            np.testing.assert_array_equal(x[key], y[key])
+            assert x[key][-1].max() == (39 if part == "observations" else 40)
+
+
 def test_only_whole_episodes_of_the_bc_policy_are_used_for_estimation():
     buffer = BCReplayBuffer(90, OBS, ACT, n_envs=3)
     fill(buffer, 12, 3, [4, 5, 7], bc_until=9)
