@@ -63,8 +63,8 @@ RECIPES = {
     "can": Recipe("RobomimicCan-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "square": Recipe("RobomimicSquare-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "kitchen": Recipe("FrankaKitchenComplete-v0", 53, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
-    "peg": Recipe("FrankaPegInsertion-v0", 50, sigma_min=DEMONSTRATION_NOISE, n_epochs=100, eval_interval=100),
-    "pipe": Recipe("FrankaPipeAssembly-v0", 100, sigma_min=DEMONSTRATION_NOISE, n_epochs=100, eval_interval=100),
+    "peg": Recipe("FrankaPegInsertion-v0", 25, sigma_min=DEMONSTRATION_NOISE, n_epochs=100, eval_interval=100),
+    "pipe": Recipe("FrankaPipeAssembly-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=100, eval_interval=100),
     "kitting": Recipe("FrankaKitting-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
 }
 

@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 from torch.distributions import Independent, Normal
 
@@ -186,6 +187,8 @@ def small_model(
 ) -> Any:
     """QGatedSAC with networks and phases so small that a run takes a second."""
     small = {"n_bc_episodes": 3, "q_init_steps": 5, "batch_size": 16, "buffer_size": 3000}
+    if kwargs.get("replay_buffer_class") is HerReplayBuffer:
+        small["n_steps"] = 1
     kwargs = {**small, "gradient_steps": 1, "policy_delay": 1, "seed": 0, **kwargs}
     sizes: dict[str, Any] = {"net_arch": [16], "n_critics": 3, "value_net_arch": [16], "n_values": 2}
     return QGatedSAC(

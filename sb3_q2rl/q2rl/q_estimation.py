@@ -64,6 +64,7 @@ class QEstimate(BaseModel):
     features_extractor: StandardizedExtractor
     return_mean: th.Tensor
     return_std: th.Tensor
+    return_range: th.Tensor
     mean_nats: th.Tensor
 
     def __init__(
@@ -84,6 +85,7 @@ class QEstimate(BaseModel):
         self.members = EnsembleMLP(n_members, features_extractor.features_dim, net_arch, layer_norm=False)
         self.register_buffer("return_mean", th.zeros(()))
         self.register_buffer("return_std", th.ones(()))
+        self.register_buffer("return_range", th.tensor([-th.inf, th.inf]))
         self.register_buffer("mean_nats", th.zeros(()))
         self.requires_grad_(False)
 
@@ -98,12 +100,14 @@ class QEstimate(BaseModel):
 
     def value(self, raw_obs: PyTorchObs) -> th.Tensor:
         """
-        V_BC(s), the ensemble's mean.
+        V_BC(s), the ensemble's mean, and never beyond the returns that were seen: where the BC episodes have not been
+        a network promises more than any success is worth, and the gate would leave the wheel to a lost BC policy.
 
         :param raw_obs: (n, *obs_shape), or a dict of those, as the environment gave them
         :return: (n,)
         """
-        return self._normalised_values(raw_obs).mean(dim=0) * self.return_std + self.return_mean
+        values = self._normalised_values(raw_obs).mean(dim=0) * self.return_std + self.return_mean
+        return values.clamp(*self.return_range)
 
     def centre(self, nats: th.Tensor) -> None:
         """
@@ -197,6 +201,7 @@ class QEstimate(BaseModel):
         mean, std = scale_of(returns)
         self.return_mean.copy_(mean)
         self.return_std.copy_(std)
+        self.return_range.copy_(th.stack([returns.min(), returns.max()]))
 
     @th.no_grad()
     def _held_out_error(

@@ -13,6 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import update_learning_rate
 
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.common.acting import Decision
@@ -60,7 +61,9 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param batch_size: Transitions of one update
     :param tau: Target critics' update coefficient
     :param gamma: Discount factor
-    :param n_steps: Rewards that a TD target sums before it bootstraps; they are of whoever acted. 1 with hindsight
+    :param n_steps: Rewards that a TD target sums before it bootstraps; they are of whoever acted. The paper's is 1:
+        where success is hundreds of steps away, values that promise too much then take 10,000s of steps to come down.
+        1 with hindsight
     :param train_freq: Environment steps between updates, or a tuple such as ``(5, "step")``
     :param gradient_steps: Critic steps of one update; -1: as many as environment steps were made
     :param policy_delay: Critic steps for each actor step; the batch is split among them
@@ -100,7 +103,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         n_bc_episodes: int = 50,
         bc_temperature: float = 1.0,
         bc_loss_weight: float = 0.3,
-        q_init_steps: int = 2_000,
+        q_init_steps: int = 10_000,
         bc_deterministic: bool = True,
         rl_deterministic: bool = False,
         keep_bc_episodes: bool = True,
@@ -111,7 +114,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         batch_size: int = 256,
         tau: float = 0.005,
         gamma: float = 0.99,
-        n_steps: int = 1,
+        n_steps: int = 5,
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 4,
         policy_delay: int = 4,
@@ -286,12 +289,15 @@ class QGatedSAC(OfflineToOnlineSAC):
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """
-        Q-initialisation on the BC episodes: the critics towards Q̂_BC(s, a), the actor towards the BC actions.
+        Q-initialisation on the BC episodes: the critics towards Q̂_BC(s, a), the actor towards the BC actions. The actor
+        learns as fast as the critics here: nothing it does can fool them yet, and the gate should open for an actor
+        that has been cloned well.
 
         The reference fits the critics to the raw returns instead. Those tell each episode's luck: critics that learn it
         by heart beat the smooth Q̂_BC in half of the states, and the gate opens for an actor that has learnt nothing.
         """
         self.policy.set_training_mode(True)
+        update_learning_rate(self.actor.optimizer, self.lr_schedule(self._current_progress_remaining))
         some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
         obs = self.replay_buffer.observations_at(rows[some], columns[some], self._vec_normalize_env)
         start_on_scale(self, self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std, obs)

@@ -112,6 +112,21 @@ def test_held_out_error_is_that_of_whole_unseen_episodes():
     assert fit.r2 < 0.3  # a split by steps would claim nearly 1
 
 
+def test_no_value_is_beyond_the_returns_that_were_seen():
+    th.manual_seed(0)
+    np.random.seed(0)
+    net = estimate_net()
+    obs = th.linspace(-1, 1, 400).unsqueeze(1)
+    returns = -50 + 50 * obs[:, 0]
+    net.fit(lambda i: (obs[i], returns[i]), [40] * 10, max_steps=300)
+    far = th.tensor([[-30.0], [0.0], [30.0]])
+    with th.no_grad():
+        below, inside, above = net.value(far)
+        assert net._normalised_values(far).mean(dim=0)[2] > 3  # the network itself goes on and on
+    assert (float(below), float(above)) == (-100, 0)
+    assert float(inside) == pytest.approx(-50, abs=5)
+
+
 def test_one_episode_is_enough_to_fit():
     th.manual_seed(0)
     net = estimate_net()
