@@ -1,4 +1,4 @@
-"""The main job: a policy that was cloned from 50 demonstrations of a peg insertion, and jams, becomes a better one."""
+"""The main job: a policy that was cloned from 25 demonstrations of a peg insertion, and jams, becomes a better one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sb3_q2rl.q2rl import QGatedSAC
 from sb3_q2rl.zoo_configs import hyperparameters
 
 ENV = "FrankaPegInsertion-v0"
-# As it acts while learning, the paper's rule on its robots: contact rewards a hand that trembles. (BC acts by its mode)
+# Everybody by samples, as while learning, the paper's rule on its robots: contact rewards a hand that trembles
 DETERMINISTIC = False
 WHO: tuple[tuple[Who, str], ...] = (("bc", "BC alone"), ("model", "gate: BC or RL"), ("rl", "RL alone"))
 
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--timesteps", type=int, default=25_000, help="environment steps, estimation included")
+    parser.add_argument("--timesteps", type=int, default=15_000, help="environment steps, estimation included")
     parser.add_argument("--n-bc-episodes", type=int, default=50, help="episodes of the estimation phase")
     parser.add_argument("--n-eval-episodes", type=int, default=100, help="episodes of the final table, for each row")
     parser.add_argument("--seed", type=int, default=0, help="of everything")
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     # What `python -m rl_zoo3.train --algo qgated_sac` uses, too
     kwargs = hyperparameters("qgated_sac", ENV) | {"n_bc_episodes": args.n_bc_episodes}
     console.print(
-        f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}`, cloned from 50 scripted demonstrations, jams "
+        f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}`, cloned from 25 scripted demonstrations, jams "
         f"on the rim now and then. It plays {kwargs['n_bc_episodes']} episodes;\nits Q-function is estimated, "
         f"then gate and SAC learn until step {args.timesteps:,}. One CPU core.",
         soft_wrap=True,

@@ -108,7 +108,7 @@ class _BCColumns(ReplayBuffer):
         self.n_bc_episodes = 0
         keys = image_keys(observation_space)
         if isinstance(self.next_observations, dict):
-            self.next_observations |= {key: NextFrames(self.observations[key]) for key in keys}  # type: ignore[arg-type]
+            self.next_observations |= {key: NextFrames(self.observations[key]) for key in keys}
         elif keys:
             self.next_observations = NextFrames(self.observations)  # type: ignore[assignment]
 
@@ -121,7 +121,7 @@ class _BCColumns(ReplayBuffer):
         )
         for frames, following in pairs:
             if isinstance(following, NextFrames):
-                following.frames = frames  # type: ignore[assignment]
+                following.frames = frames
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         self._make_room(1)

@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
     add_env_options(parser)
     parser.add_argument("--policy", required=True, help="checkpoint, or the name of a shipped policy")
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--sample", action="store_true", help="act by samples instead of the mode")
+    parser.add_argument("--mode", action="store_true", help="act by the mode instead of samples, which `learn` takes")
     parser.set_defaults(run_robot=run)
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     policy = BCPolicyAdapter.from_checkpoint(args.policy)
     env = make_env(args)
     try:
-        rate = evaluate_bc(policy, env, n_episodes=args.episodes, seed=args.seed, deterministic=not args.sample)
+        rate = evaluate_bc(policy, env, n_episodes=args.episodes, seed=args.seed, deterministic=args.mode)
     finally:
         env.close()
     print(f"BC policy {args.policy}: success {rate} episodes (95 % interval)")

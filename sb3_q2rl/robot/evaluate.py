@@ -1,4 +1,4 @@
-"""``robot evaluate``: how often does what was learnt succeed? Without exploration, without learning."""
+"""``robot evaluate``: how often does what was learnt succeed? Everybody acts as while learning, and nobody learns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         vec_env = DummyVecEnv([lambda: Monitor(env)])
         vec_env.seed(args.seed)
-        result = evaluate(model, vec_env, args.episodes, args.who)
+        result = evaluate(model, vec_env, args.episodes, args.who, deterministic=False)
     finally:
         env.close()
     low, high = result.interval()

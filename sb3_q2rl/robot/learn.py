@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--steps", type=int, default=20_000, help="steps in all, those of the BC episodes included")
     parser.add_argument("--n-bc-episodes", type=int, default=20, help="episodes that the estimate is made from")
     parser.add_argument(
-        "--q-init-steps", type=int, default=2_000, help="gradient steps that critics and actor start with"
+        "--q-init-steps", type=int, default=10_000, help="gradient steps that critics and actor start with"
     )
     parser.add_argument(
         "--learner",
@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
         "--film-every", type=int, default=0, metavar="N", help="film one episode of N, framed in the colour of who acts"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the folder's newest checkpoint")
-    parser.add_argument("--eval-episodes", type=int, default=0, help="episodes without exploration, at the end")
+    parser.add_argument("--eval-episodes", type=int, default=0, help="episodes without learning, at the end")
     parser.set_defaults(run_robot=run)
 
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         model.save(args.output / "model")
         print(f"Model after {model.num_timesteps} steps: {args.output / 'model.zip'}")
         if args.eval_episodes:
-            result = evaluate(model, env, args.eval_episodes)
+            result = evaluate(model, env, args.eval_episodes, deterministic=False)
             low, high = result.interval()
             print(f"Success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] of {result.n_episodes} (95 % interval)")
     finally:
@@ -91,7 +91,7 @@ def _make_model(args: argparse.Namespace, env: EpisodeFigures) -> QGatedSAC:
         return model
     if not args.resume and args.output.exists():
         raise ValueError(f"`--output` {args.output} exists. `--resume` goes on there; for a new run, name a new folder")
-    options = hyperparameters("qgated_sac", simulated_id(args) if args.robot == "sim" else "a real robot") | {
+    options = hyperparameters("qgated_sac", simulated_id(args)) | {
         "bc_policy": args.policy,
         "policy": POLICIES[args.obs_mode],
         "n_bc_episodes": args.n_bc_episodes,
