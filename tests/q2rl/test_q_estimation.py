@@ -182,8 +182,12 @@ def test_both_networks_start_from_the_bc_episodes():
     estimated = []
     initialise = model._initialise
 
+    def actor_rate():
+        return model.actor.optimizer.param_groups[0]["lr"]
+
     def note(*args):
         initialise(*args)
+        assert actor_rate() == 3e-3  # the critics'
         buffer = model.replay_buffer
         obs, actions = th.tensor(buffer.observations[:6]).view(-1, 2), th.tensor(buffer.actions[:6]).view(-1, 2)
         targets = th.tensor(buffer.mc_returns)[:6].view(-1)  # at the mode log pi + H is constant: centred, nothing
@@ -192,6 +196,7 @@ def test_both_networks_start_from_the_bc_episodes():
 
     model._initialise = note
     model.learn(260)
+    assert actor_rate() == 1e-4
     q_values, targets, rl_actions, bc_actions = estimated[0]
     assert (q_values - targets).square().mean() < 0.2 * targets.var()
     assert (rl_actions - bc_actions).abs().mean() < 0.1
