@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     curve = learning_curve(
         [Run.read(out / "evaluations.csv", out / "episodes.csv")],
         out / "learning_curve.png",
-        f"{ENV}: Q2RL from 50 scripted demonstrations, seed {args.seed}",
+        f"{ENV}: Q2RL from 25 scripted demonstrations, seed {args.seed}",
     )
     console.print(f"Learning curve: {curve}")
     try:
