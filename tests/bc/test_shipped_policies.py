@@ -53,5 +53,7 @@ def test_its_success_was_measured(name):
         rate = record[how]
         assert 0 <= rate["low"] <= rate["rate"] <= rate["high"] <= 1
         assert rate["n_episodes"] >= 12
-    # The weakest one, of the pipe, shall be as weak as the paper's: .20
-    assert record["success_by_mode"].get("score", record["success_by_mode"]["rate"]) > 0.15
+    # The weakest one, of the pipe, shall be as weak as the paper's (.20) in the way in which it acts
+    acts_by = "mode" if ENTRIES[ENVS[name]].get("bc_deterministic", True) else "sample"
+    rate = record[f"success_by_{acts_by}"]
+    assert rate.get("score", rate["rate"]) > 0.15

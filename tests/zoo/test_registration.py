@@ -86,8 +86,9 @@ def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
     env = gym.make(name)
     if name.endswith("Image-v0"):
         assert "bc_policy" not in kwargs, "none that sees images is shipped"
+        n_actions = env.action_space.shape[0]
         kwargs["bc_policy"] = BCPolicyAdapter.from_callable(
-            lambda obs: th.zeros(len(obs["robot0_eef_pos"]), 7), "fixed"
+            lambda obs: th.zeros(len(next(iter(obs.values()))), n_actions), "fixed"
         )
     model = algorithm(env=env, **kwargs)
     assert model.action_space.shape == env.action_space.shape
