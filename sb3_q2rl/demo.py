@@ -24,6 +24,7 @@ from sb3_q2rl.q2rl import QGatedSAC
 from sb3_q2rl.zoo_configs import hyperparameters
 
 ENV = "FrankaPegInsertion-v0"
+N_DEMONSTRATIONS = 25  # which its BC policy was cloned from
 # Everybody by samples, as while learning, the paper's rule on its robots: contact rewards a hand that trembles
 DETERMINISTIC = False
 WHO: tuple[tuple[Who, str], ...] = (("bc", "BC alone"), ("model", "gate: BC or RL"), ("rl", "RL alone"))
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
     # What `python -m rl_zoo3.train --algo qgated_sac` uses, too
     kwargs = hyperparameters("qgated_sac", ENV) | {"n_bc_episodes": args.n_bc_episodes}
     console.print(
-        f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}`, cloned from 25 scripted demonstrations, jams "
-        f"on the rim now and then. It plays {kwargs['n_bc_episodes']} episodes;\nits Q-function is estimated, "
+        f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}`, cloned from {N_DEMONSTRATIONS} scripted "
+        f"demonstrations, jams on the rim now and then. It plays {kwargs['n_bc_episodes']} episodes;\nits Q-function is estimated, "
         f"then gate and SAC learn until step {args.timesteps:,}. One CPU core.",
         soft_wrap=True,
     )
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     curve = learning_curve(
         [Run.read(out / "evaluations.csv", out / "episodes.csv")],
         out / "learning_curve.png",
-        f"{ENV}: Q2RL from 25 scripted demonstrations, seed {args.seed}",
+        f"{ENV}: Q2RL from {N_DEMONSTRATIONS} scripted demonstrations, seed {args.seed}",
     )
     console.print(f"Learning curve: {curve}")
     try:
