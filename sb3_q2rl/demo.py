@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
     kwargs = hyperparameters("qgated_sac", ENV) | {"n_bc_episodes": args.n_bc_episodes}
     console.print(
         f"[bold]Q2RL on {ENV}[/]\nThe BC policy `{kwargs['bc_policy']}`, cloned from {N_DEMONSTRATIONS} scripted "
-        f"demonstrations, jams on the rim now and then.\nIt plays {kwargs['n_bc_episodes']} episodes; its Q-function is "
-        f"estimated, then gate and SAC learn until step {args.timesteps:,}. One CPU core.",
+        f"demonstrations, jams on the rim now and then.\nIt plays {kwargs['n_bc_episodes']} episodes; its Q-function "
+        f"is estimated, then gate and SAC learn until step {args.timesteps:,}. One CPU core.",
         soft_wrap=True,
     )
     env = make_vec_env(ENV, seed=args.seed)
