@@ -6,7 +6,7 @@ from sb3_q2rl.bc.adapter import BCPolicyAdapter
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.bc.train import train_bc
 from sb3_q2rl.data import Demonstrations
-from sb3_q2rl.q2rl import QGatedSAC, QGatedTQC
+from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "BCStep",
     "CalQL",
     "Demonstrations",
+    "QGatedResidualSAC",
     "QGatedSAC",
     "QGatedTQC",
     "train_bc",

@@ -16,7 +16,7 @@ from sb3_q2rl.baselines.ibrl_policies import IBRLCnnPolicy, IBRLMultiInputPolicy
 from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
-from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.common.proposals import ProposalSAC
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.common.scales import start_on_the_scale_of
 from sb3_q2rl.data import Demonstrations
@@ -37,7 +37,7 @@ def rl_is_chosen(q_rl: th.Tensor, q_bc: th.Tensor, softmax_beta: float | None = 
     return th.rand_like(q_rl) < th.sigmoid(softmax_beta * (q_rl - q_bc))
 
 
-class IBRL(OfflineToOnlineSAC):
+class IBRL(ProposalSAC):
     """
     Imitation Bootstrapped Reinforcement Learning (RSS 2024, https://arxiv.org/abs/2311.02198).
 
@@ -179,10 +179,6 @@ class IBRL(OfflineToOnlineSAC):
         if isinstance(self.demonstrations, Demonstrations):
             self.replay_buffer.add_demonstrations(self.demonstrations, self._bc_actions_along(self.demonstrations))
 
-    def _choose_replay_buffer(self) -> None:
-        super()._choose_replay_buffer()
-        self.replay_buffer_kwargs = {**self.replay_buffer_kwargs, "with_next_bc_actions": True}
-
     def _on_new_bc_policy(self) -> None:
         warnings.warn(
             "This model was trained with another BC policy. The new one acts from now on; a replay buffer that you "
@@ -258,36 +254,6 @@ class IBRL(OfflineToOnlineSAC):
         rl_wins = rl_is_chosen(self._values(obs, rl_actions), self._values(obs, bc_actions), self.softmax_beta)
         return th.where(rl_wins.unsqueeze(1), rl_actions, bc_actions), th.zeros(len(rl_actions), device=self.device)
 
-    def _next_bc_actions(self, batch: BCSamples) -> th.Tensor:
-        """
-        What the BC policy does next: what it was seen to do. Where it was not asked (at a time limit, at the newest
-        step, about a hindsight goal), a memoryless one is asked now. A recurrent one would need its state: NaN there.
-        """
-        assert self._bc is not None
-        actions = batch.next_bc_actions
-        if actions is None:
-            actions = th.full_like(batch.actions, th.nan)
-        unknown = actions.isnan().any(dim=1)
-        if self._bc.is_recurrent or not unknown.any():
-            return actions
-
-        def rows(obs: Any) -> Any:
-            return {key: value[unknown] for key, value in obs.items()} if isinstance(obs, dict) else obs[unknown]
-
-        raw_obs = self._unnormalized(rows(batch.next_observations))
-        starts = np.ones(int(unknown.sum()), dtype=bool)
-        actions[unknown] = self._bc.step(raw_obs, None, starts, self.bc_deterministic).actions
-        return actions
-
-    def _unnormalized(self, obs: Any) -> Any:
-        """Observations of a batch as the BC policy knows them."""
-        if self._vec_normalize_env is None:
-            return obs
-        as_dict = obs if isinstance(obs, dict) else {"obs": obs}
-        arrays: Any = {key: value.cpu().numpy() for key, value in as_dict.items()}
-        raw: Any = self._vec_normalize_env.unnormalize_obs(arrays if isinstance(obs, dict) else arrays["obs"])
-        return self.policy.obs_to_tensor(raw)[0]
-
     def _actor_loss(self, batch: BCSamples) -> th.Tensor:
         """mean(-min_i Q_i(s, pi(s) + noise))"""
         actions = self._with_noise(self.actor(batch.observations, deterministic=True))
@@ -296,31 +262,6 @@ class IBRL(OfflineToOnlineSAC):
     def _optimise_actor(self, loss: th.Tensor) -> None:
         super()._optimise_actor(loss)
         self.policy.follow_actor(self.tau)
-
-    @th.no_grad()
-    def _bc_actions_along(self, demonstrations: Demonstrations) -> np.ndarray:
-        """
-        What the BC policy would have done at every demonstrated step, its memory running along the episode.
-
-        :return: (n, action_dim)
-        """
-        assert self._bc is not None
-        lengths = demonstrations.episode_lengths
-        starts = demonstrations.episode_ends - lengths
-        observations = demonstrations.observations
-        actions = np.empty_like(demonstrations.actions)
-        state = None
-        for t in range(lengths.max()):
-            rows = starts + np.minimum(t, lengths - 1)  # all episodes side by side; one that is over repeats its end
-            shown = (
-                {k: v[rows] for k, v in observations.items()} if isinstance(observations, dict) else observations[rows]
-            )
-            obs, _ = self.policy.obs_to_tensor(shown)
-            step = self._bc.step(obs, state, np.full(len(rows), t == 0), self.bc_deterministic)
-            state = step.state
-            goes_on = t < lengths
-            actions[rows[goes_on]] = step.actions.cpu().numpy()[goes_on]
-        return actions
 
     def _excluded_save_params(self) -> list[str]:
         # A model without its replay buffer starts again from the demonstrations

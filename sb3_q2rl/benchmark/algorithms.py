@@ -12,7 +12,7 @@ from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.scales import start_on_the_scale_of
 from sb3_q2rl.data import Demonstrations
-from sb3_q2rl.q2rl import QGatedSAC, QGatedTQC
+from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.zoo_configs import hyperparameters
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Row(NamedTuple):
 
 ALGORITHMS = {
     "qgated_sac": Row(QGatedSAC, True, "qgated_sac"),
+    "qgated_residual": Row(QGatedResidualSAC, True, "qgated_residual"),
     "qgated_tqc": Row(QGatedTQC, True, "qgated_tqc"),
     "ibrl": Row(IBRL, True, "ibrl"),
     "rlpd": Row(RLPD, False, "rlpd"),

@@ -29,9 +29,10 @@ COLORS = {
     "cql": "#56B4E9",
     "sac": "#8c6d31",
     "qgated_tqc": "#000000",
+    "qgated_residual": "#6a51a3",
     BC: "#777777",
 }
-MORE_COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c6d31", "#6a51a3", "#b30000")
+MORE_COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c6d31", "#b30000")
 
 # The seeds of one algorithm on one task, by label
 Curves = Mapping[str, Sequence[Curve]]

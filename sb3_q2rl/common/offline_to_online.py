@@ -234,6 +234,19 @@ class OfflineToOnlineSAC(ActingSAC):
             next_observations=shift_observation(batch.next_observations, keys, self.image_shift),
         )
 
+    def _unnormalized(self, obs: Any) -> Any:
+        """Observations of a batch as the BC policy knows them."""
+        if self._vec_normalize_env is None:
+            return obs
+        as_dict = obs if isinstance(obs, dict) else {"obs": obs}
+        arrays: Any = {key: value.cpu().numpy() for key, value in as_dict.items()}
+        raw: Any = self._vec_normalize_env.unnormalize_obs(arrays if isinstance(obs, dict) else arrays["obs"])
+        return self.policy.obs_to_tensor(raw)[0]
+
+    def _actor_input(self, obs: Any, bc_actions: th.Tensor | None) -> Any:
+        """What the actor reads: the observation. Another actor may read the BC policy's proposal, too."""
+        return obs
+
     def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
         """
         What the TD target bootstraps on: a' ~ pi(s').
@@ -272,7 +285,7 @@ class OfflineToOnlineSAC(ActingSAC):
 
     def _policy_loss(self, batch: BCSamples) -> th.Tensor:
         """SAC's: mean(ent_coef log pi(a|s) - min_i Q_i(s, a)), a ~ pi. It leaves the distribution in the actor."""
-        actions, log_prob = self.actor.action_log_prob(batch.observations)
+        actions, log_prob = self.actor.action_log_prob(self._actor_input(batch.observations, batch.bc_actions))
         ent_coef = self._entropy_coef()  # before its own step, as in SAC
         if self.ent_coef_optimizer is not None:
             self._step_entropy_coef(log_prob)

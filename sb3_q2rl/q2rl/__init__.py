@@ -1,6 +1,7 @@
 """Q2RL: Q-estimation and Q-gating."""
 
+from sb3_q2rl.q2rl.q_gated_residual import QGatedResidualSAC
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.q2rl.q_gated_tqc import QGatedTQC
 
-__all__ = ["QGatedSAC", "QGatedTQC"]
+__all__ = ["QGatedResidualSAC", "QGatedSAC", "QGatedTQC"]

@@ -221,7 +221,8 @@ class QGatedSAC(OfflineToOnlineSAC):
         bc = self._bc.step(raw_obs, bc_state, episode_start, self.bc_deterministic)
         if not self.has_started:
             return Decision(bc.actions, bc, rl_acts=th.zeros(len(bc.actions), dtype=th.bool))
-        rl_actions = self._rl_actions(obs, deterministic or self.rl_deterministic, noise)
+        actor_input = self._actor_input(obs, bc.actions)
+        rl_actions = self._rl_actions(actor_input, deterministic or self.rl_deterministic, noise)
         q_rl = self.critic(obs, rl_actions).amin(dim=0)
         q_bc = self.policy.q_estimate(raw_obs, bc)
         rl_acts = max_gate(q_rl, q_bc)
@@ -271,7 +272,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         if not self.keep_bc_episodes:
             self.replay_buffer.reset()
         if isinstance(self.demonstrations, Demonstrations):
-            self.replay_buffer.add_demonstrations(self.demonstrations)
+            self._add_demonstrations(self.demonstrations)
 
         seconds = time.time() - start
         self.logger.record("q_estimation/v_r2", fit.r2)
@@ -286,6 +287,10 @@ class QGatedSAC(OfflineToOnlineSAC):
                 f"{self.q_init_steps} steps of Q-initialisation, "
                 f"{seconds:.0f} s in all. The gate opens at step {self.num_timesteps}."
             )
+
+    def _add_demonstrations(self, demonstrations: Demonstrations) -> None:
+        """The paper's "with data": the BC action of a demonstrated step is the demonstrated one."""
+        self.replay_buffer.add_demonstrations(demonstrations)
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """
@@ -307,7 +312,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             batch = self._shifted(self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env))
             targets = values[drawn] + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
             self._optimise_critic(self._value_loss(batch, targets))
-            self.actor.action_log_prob(batch.observations)
+            self.actor.action_log_prob(self._actor_input(batch.observations, batch.bc_actions))
             self._optimise_actor(self._bc_loss(batch))
 
     @th.no_grad()
@@ -339,11 +344,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             return batch
         # Hindsight goals: ask the (memoryless) BC policy what it would do about them
         assert self._bc is not None
-        obs = batch.observations
-        if self._vec_normalize_env is not None:
-            arrays = {key: value.cpu().numpy() for key, value in obs.items()}
-            raw: Any = self._vec_normalize_env.unnormalize_obs(arrays)
-            obs = {key: th.as_tensor(value, device=self.device) for key, value in raw.items()}
+        obs = self._unnormalized(batch.observations)
         step: BCStep = self._bc.step(obs, None, np.ones(batch_size, dtype=bool), deterministic=True)
         return batch._replace(bc_actions=step.actions)
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 import sb3_q2rl.envs  # noqa: F401  registers the environment ids
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
-from sb3_q2rl.q2rl import QGatedSAC, QGatedTQC
+from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.zoo import search_spaces
 from sb3_q2rl.zoo_configs import config_path as shipped_config
 
@@ -31,6 +31,7 @@ class ZooAlgorithm(NamedTuple):
 
 ALGORITHMS = {
     "qgated_sac": ZooAlgorithm(QGatedSAC, search_spaces.sample_qgated_sac),
+    "qgated_residual": ZooAlgorithm(QGatedResidualSAC, search_spaces.sample_qgated_residual),
     "qgated_tqc": ZooAlgorithm(QGatedTQC, search_spaces.sample_qgated_tqc),
     "ibrl": ZooAlgorithm(IBRL, search_spaces.sample_ibrl),
     "rlpd": ZooAlgorithm(RLPD, search_spaces.sample_rlpd),

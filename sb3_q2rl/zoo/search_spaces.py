@@ -33,6 +33,17 @@ def sample_qgated_sac(
     )
 
 
+def sample_qgated_residual(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    :return: keyword arguments of ``QGatedResidualSAC``
+    """
+    kwargs = sample_qgated_sac(trial, n_actions, n_envs, additional_args)
+    kwargs["policy_kwargs"]["residual_std"] = trial.suggest_float("residual_std", 0.03, 0.3, log=True)
+    return kwargs
+
+
 def sample_qgated_tqc(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
@@ -113,5 +124,6 @@ def convert(sampled: dict[str, Any]) -> dict[str, Any]:
     # The critics learn several times an environment step, the actor once
     kwargs["gradient_steps"] = kwargs["policy_delay"] = kwargs.pop("updates_per_step")
     net_arch = list(NET_ARCHS[kwargs.pop("net_arch")])
-    kwargs["policy_kwargs"] = {"net_arch": net_arch, "n_critics": kwargs.pop("n_critics")}
+    of_networks = {name: kwargs.pop(name) for name in ("n_critics", "residual_std") if name in kwargs}
+    kwargs["policy_kwargs"] = {"net_arch": net_arch, **of_networks}
     return kwargs

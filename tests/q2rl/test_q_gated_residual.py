@@ -1,0 +1,153 @@
+"""QGatedResidualSAC is QGatedSAC whose actor corrects the proposal of the BC policy."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+from worlds import WalkHome, gaussian, reach
+
+from sb3_q2rl import Demonstrations, QGatedResidualSAC
+
+pytestmark = pytest.mark.usefixtures("quick_fit")
+
+SMALL = {"n_bc_episodes": 3, "q_init_steps": 5, "batch_size": 16, "gradient_steps": 1, "policy_delay": 1, "seed": 0}
+SIZES: dict[str, Any] = {"net_arch": [16], "n_critics": 3, "value_net_arch": [16], "n_values": 2}
+PROPOSALS = th.tensor([[0.0, 0.5], [-0.9, 0.2], [0.98, -0.98]])
+OBS = th.tensor([[0.3, 0.1], [-1.0, 0.7], [0.0, 0.0]])
+
+
+def small(env: Any = None, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    given = {"bc_policy": WalkHome(), **SMALL, **kwargs}
+    return QGatedResidualSAC(env or reach(), policy_kwargs={**SIZES, **(policy_kwargs or {})}, device="cpu", **given)
+
+
+def with_corrections(model: Any) -> Any:
+    """As if it had learnt something."""
+    th.nn.init.normal_(model.actor.mu.weight, std=0.3)
+    return model
+
+
+def test_it_starts_as_the_bc_policy() -> None:
+    model = small()
+    th.testing.assert_close(model.actor((OBS, PROPOSALS), deterministic=True), PROPOSALS)
+    at_the_edge = model.actor((OBS, PROPOSALS.sign()), deterministic=True)
+    assert (at_the_edge.abs() <= 0.99 + 1e-6).all(), "tanh needs a finite argument"
+
+
+def test_the_bc_loss_keeps_it_there() -> None:
+    """Q-initialisation and the auxiliary loss alone leave it what it was: the BC policy."""
+    model = small(bc_loss_weight=1.0, q_init_steps=200)
+    model.learn(60)
+    assert model._n_updates > 0
+    proposals = model._bc.step(OBS, None, np.ones(3, bool), deterministic=True).actions.clamp(-0.9, 0.9)
+    assert (model.actor((OBS, proposals), deterministic=True) - proposals).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("std", [0.05, 0.4])
+def test_density_is_that_of_a_tanh_gaussian_around_the_corrected_proposal(std: float) -> None:
+    model = with_corrections(small(policy_kwargs={"residual_std": std}))
+    actions, log_prob = model.actor.action_log_prob((OBS, PROPOSALS))
+    features = model.critic.extract_features(OBS, model.critic.features_extractor)
+    correction = model.actor.mu(model.actor.latent_pi(th.cat([features, PROPOSALS], dim=1)))
+    assert correction.abs().min() > 0
+    gaussian_ = Normal(th.atanh(PROPOSALS) + correction, std)
+    expected = Independent(TransformedDistribution(gaussian_, [TanhTransform()]), 1)
+    th.testing.assert_close(log_prob, expected.log_prob(actions.detach()), atol=1e-3, rtol=1e-3)
+
+
+def test_bc_loss_grows_with_the_square_of_the_correction() -> None:
+    model = small(policy_kwargs={"residual_std": 0.2})
+    batch = small_batch(model)
+    forget_corrections(model)
+    model.actor.action_log_prob(model._actor_input(batch.observations, batch.bc_actions))
+    none = model._bc_loss(batch)
+    th.nn.init.constant_(model.actor.mu.bias, 0.3)
+    model.actor.action_log_prob(model._actor_input(batch.observations, batch.bc_actions))
+    th.testing.assert_close(model._bc_loss(batch) - none, th.tensor(2 * 0.5 * (0.3 / 0.2) ** 2), rtol=1e-4, atol=1e-4)
+
+
+def forget_corrections(model: Any) -> None:
+    th.nn.init.zeros_(model.actor.mu.weight)
+    th.nn.init.zeros_(model.actor.mu.bias)
+
+
+def small_batch(model: Any) -> Any:
+    model.learn(60)
+    batch = model._sample_batch(16)
+    return batch._replace(bc_actions=batch.bc_actions.clamp(-0.9, 0.9))
+
+
+def test_the_target_bootstraps_on_the_corrected_next_proposal() -> None:
+    model = small(n_steps=1)
+    batch = small_batch(model)
+    with_corrections(model)
+    model.actor.log_std.fill_(-20.0)  # no noise
+    batch = batch._replace(next_bc_actions=th.full((16, 2), 0.25))
+    actions, _ = model._next_actions(batch)
+    expected = model.actor((batch.next_observations, th.full((16, 2), 0.25)), deterministic=True)
+    th.testing.assert_close(actions, expected)
+
+
+def test_an_unknown_proposal_of_a_memoryless_policy_is_asked_for() -> None:
+    model = small()
+    batch = small_batch(model)._replace(next_bc_actions=th.full((16, 2), th.nan))
+    forget_corrections(model)
+    model.actor.log_std.fill_(-20.0)
+    asked = model._bc.step(batch.next_observations, None, np.ones(16, bool), deterministic=True).actions
+    th.testing.assert_close(model._next_actions(batch)[0], asked.clamp(-0.99, 0.99))
+    # Of a recurrent one nobody knows its state any more: what it proposed last
+    batch = batch._replace(next_bc_actions=th.full((16, 2), th.nan))
+    model._bc.is_recurrent = True
+    th.testing.assert_close(model._next_actions(batch)[0], batch.bc_actions)
+
+
+def test_demonstrations_carry_the_proposals_of_the_bc_policy() -> None:
+    n = 8
+    demonstrations = Demonstrations(
+        observations=np.linspace(-1, 1, 2 * n, dtype=np.float32).reshape(n, 2),
+        next_observations=np.linspace(-1, 1, 2 * n, dtype=np.float32).reshape(n, 2),
+        actions=np.full((n, 2), 0.123, np.float32),
+        rewards=np.full(n, -1, np.float32),
+        terminated=np.arange(n) == n - 1,
+        truncated=np.zeros(n, bool),
+        episode_ends=np.array([n]),
+    )
+    model = small(demonstrations=demonstrations)
+    model.learn(12 * 3 + 2)
+    buffer = model.replay_buffer
+    rows = np.flatnonzero(np.isclose(buffer.actions[: buffer.size(), 0, 0], 0.123))
+    assert len(rows) == n
+    obs = th.as_tensor(buffer.observations[rows, 0])
+    proposals = model._bc.step(obs, None, np.ones(n, bool), deterministic=True).actions
+    np.testing.assert_allclose(buffer.bc_actions[rows, 0], proposals, atol=1e-6)
+
+
+def test_gate_weighs_the_corrected_action_against_the_proposal() -> None:
+    model = small(bc_policy=gaussian("flat"))
+    model.learn(60)
+    with_corrections(model)
+    decision = model.decide(OBS.numpy(), deterministic=True)
+    expected = model.actor((OBS, decision.bc.actions), deterministic=True)
+    th.testing.assert_close(decision.rl, expected)
+    th.testing.assert_close(decision.q_rl, model.critic(OBS, expected).amin(dim=0))
+    assert th.equal(decision.rl_acts, decision.q_rl > decision.q_bc)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"policy_kwargs": {"residual_std": 0.0}}, "`residual_std` is 0.0"),
+        ({"policy_kwargs": {"residual_std": float("nan")}}, "`residual_std` is nan"),
+        ({"use_sde": True}, "`use_sde`"),
+    ],
+)
+def test_errors(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**kwargs)
+
+
+def test_its_policy_alone_says_whom_to_ask() -> None:
+    with pytest.raises(TypeError, match=r"model\.predict"):
+        small().policy.predict(OBS.numpy())
