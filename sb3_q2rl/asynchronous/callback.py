@@ -77,6 +77,7 @@ class AsyncLearning(BaseCallback):
         self._process: subprocess.Popen[bytes] | RayLearner | None = None
         self._n_restarts, self._updates_at_restart = 0, 0
         self._arrived: dict[str, Any] | None = None
+        self._had_started = False
         self._ended, self._stepped = threading.Event(), threading.Event()
 
     # ------------------------------------------------------------------ SB3's hooks
@@ -91,6 +92,7 @@ class AsyncLearning(BaseCallback):
             unfinished = self.files.start.with_name(".start.zip")
             model.save(unfinished)
             os.replace(unfinished, self.files.start)
+        self._had_started = model.has_started
         self._take_up(model)
         self._append(Record({"kind": "cut"}, {}))
         self._rows = NewRows(model.replay_buffer)
@@ -118,6 +120,8 @@ class AsyncLearning(BaseCallback):
         for name, value in state["variables"].items():
             getattr(model, name).data.copy_(value)
         model._n_updates = self.n_updates = state["n_updates"]
+        if model.has_started and not self._had_started:  # so far only the learner has them
+            model.add_waiting_demonstrations()
 
     # ------------------------------------------------------------------ instead of training
 
@@ -262,10 +266,10 @@ def _refuse_what_cannot_be_rebuilt(model: OfflineToOnlineSAC) -> None:
         )
     if isinstance(model.replay_buffer, HerReplayBuffer):
         raise ValueError("AsyncLearning has no environment in the learner, which hindsight (HER) asks for rewards.")
-    if model.demonstrations is not None:
+    if model.demonstrations is not None and "demonstrations" in model._excluded_save_params():
         raise ValueError(
-            "AsyncLearning does not hand `demonstrations` over to the learner yet. Leave them out, or learn "
-            "in one process."
+            f"This {type(model).__name__} has its `demonstrations` in a replay buffer that the learner does not see. "
+            "Begin anew (QGatedSAC, IBRL and RLPD hand them over then), or learn in one process."
         )
     if model._bc_record is not None and model._bc_record["checkpoint"] is None:
         source = model._bc_record["source"]

@@ -181,6 +181,9 @@ class OfflineToOnlineSAC(ActingSAC):
         if known is not None and known["fingerprint"] != self._bc_record["fingerprint"]:
             self._on_new_bc_policy()
 
+    def add_waiting_demonstrations(self) -> None:
+        """Put in the replay buffer what was to wait until the model has started. By default nothing does."""
+
     def _on_new_bc_policy(self) -> None:
         """A saved model was given another BC policy than it was trained with."""
 

@@ -50,6 +50,7 @@ class QGatedResidualSAC(QGatedSAC, ProposalSAC):
         proposals = th.where(proposals.isnan(), batch.bc_actions, proposals)
         return self.actor.action_log_prob(self._actor_input(batch.next_observations, proposals))
 
-    def _add_demonstrations(self, demonstrations: Demonstrations) -> None:
+    def add_waiting_demonstrations(self) -> None:
         """The actor must learn what to do about the BC policy's proposals, not about the demonstrated actions."""
-        self.replay_buffer.add_demonstrations(demonstrations, self._bc_actions_along(demonstrations))
+        if isinstance(self.demonstrations, Demonstrations):
+            self.replay_buffer.add_demonstrations(self.demonstrations, self._bc_actions_along(self.demonstrations))

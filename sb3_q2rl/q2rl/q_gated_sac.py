@@ -271,8 +271,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         self._initialise(rows, columns)
         if not self.keep_bc_episodes:
             self.replay_buffer.reset()
-        if isinstance(self.demonstrations, Demonstrations):
-            self._add_demonstrations(self.demonstrations)
+        self.add_waiting_demonstrations()
 
         seconds = time.time() - start
         self.logger.record("q_estimation/v_r2", fit.r2)
@@ -288,9 +287,10 @@ class QGatedSAC(OfflineToOnlineSAC):
                 f"{seconds:.0f} s in all. The gate opens at step {self.num_timesteps}."
             )
 
-    def _add_demonstrations(self, demonstrations: Demonstrations) -> None:
+    def add_waiting_demonstrations(self) -> None:
         """The paper's "with data": the BC action of a demonstrated step is the demonstrated one."""
-        self.replay_buffer.add_demonstrations(demonstrations)
+        if isinstance(self.demonstrations, Demonstrations):
+            self.replay_buffer.add_demonstrations(self.demonstrations)
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 from worlds import HORIZON, ReachEnv, WalkHome, gaussian, reach, small_model
 
-from sb3_q2rl import QGatedSAC
+from sb3_q2rl import Demonstrations, QGatedSAC
 from sb3_q2rl.asynchronous import AsyncLearning
 from sb3_q2rl.asynchronous.learner import Learner
 from sb3_q2rl.asynchronous.rows import NewRows
@@ -48,10 +48,34 @@ def same_state(one, other) -> None:
             assert value == other.state_dict()[name]
 
 
-@pytest.mark.parametrize("kind", ["flat", "dict", "image"])
-def test_a_learner_that_follows_does_what_one_process_would(kind, tmp_path, quick_fit):
+def demonstrations(n: int = 9) -> Demonstrations:
+    """One episode, of nobody in particular."""
+    walk = np.linspace(-1, 1, 2 * (n + 1), dtype=np.float32).reshape(n + 1, 2)
+    over = np.arange(n) == n - 1
+    return Demonstrations(
+        observations=walk[:-1], next_observations=walk[1:], actions=np.full((n, 2), 0.123, np.float32),
+        rewards=over - np.ones(n, np.float32), terminated=over, truncated=np.zeros(n, bool), episode_ends=np.array([n]),
+    )  # fmt: skip
+
+
+BUFFER = ("actions", "rewards", "dones", "timeouts", "bc_actions", "bc_acted", "mc_returns")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("flat", {}),
+        ("dict", {}),
+        ("image", {}),
+        ("flat", {"demonstrations": demonstrations()}),
+        ("flat", {"demonstrations": demonstrations(), "keep_bc_episodes": False}),
+    ],
+    ids=["flat", "dict", "image", "with_data", "with_data_only"],
+)
+def test_a_learner_that_follows_does_what_one_process_would(kind, options, tmp_path, quick_fit):
     """Record by record, with the same random numbers: bit by bit the same weights, and the same buffer."""
     kwargs = {"policy_kwargs": {"n_critics": 2}} if kind != "image" else {"image_shift": 2}
+    kwargs |= options
     bc = {"flat": gaussian(), "dict": gaussian("dict"), "image": WalkHome()}[kind]
     alone = small_model(reach(kind, n_envs=2), bc, q_init_steps=3, **kwargs)
     files = RunFiles(tmp_path)
@@ -88,6 +112,7 @@ def test_a_learner_that_follows_does_what_one_process_would(kind, tmp_path, quic
         callback._records.append({**head, "progress": alone._current_progress_remaining}, {})
         use("alone")
         train(gradient_steps, batch_size)
+        rows._next = alone.replay_buffer.pos  # an actor does not put its demonstrations in itself
         keep("alone")
         use("learner")
         learner.take_in()
@@ -103,8 +128,17 @@ def test_a_learner_that_follows_does_what_one_process_would(kind, tmp_path, quic
     assert learner.model._n_updates == alone._n_updates > 10
     same_state(learner.model.policy, alone.policy)
     ours, theirs = alone.replay_buffer, learner.model.replay_buffer
-    for name in ("actions", "rewards", "dones", "timeouts", "bc_actions", "bc_acted", "mc_returns"):
+    has_them = bool(np.isclose(theirs.actions[: theirs.size()], 0.123).all(axis=2).any())
+    assert has_them == ("demonstrations" in options)
+    for name in BUFFER:
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    # One that takes its place finds the same again
+    learner.save()
+    again = Learner(files)
+    again.take_in()
+    same_state(again.model.policy, learner.model.policy)
+    for name in BUFFER:
+        np.testing.assert_array_equal(getattr(again.model.replay_buffer, name), getattr(theirs, name))
 
 
 class Tell(BaseCallback):
@@ -124,6 +158,18 @@ class Tell(BaseCallback):
         self.lines.append((self.num_timesteps, self.model.has_started, self.model._n_updates))
         self.when(self)
         return not self.until(self.lines)
+
+
+def test_demonstrations_reach_the_learner_and_stay_with_the_model(tmp_path):
+    model = model_of(SlowReach(), demonstrations=demonstrations())
+    tell = Tell(lambda lines: lines[-1][2] > 0)
+    model.learn(20_000, callback=[AsyncLearning(tmp_path), tell])
+    buffer = model.replay_buffer
+    shown = np.isclose(buffer.actions[: buffer.size()], 0.123).all(axis=2)
+    assert shown.sum() == 9
+    assert buffer.size() == 9 + len(tell.lines) - 1
+    with pytest.raises(ValueError, match="has its `demonstrations` in a replay buffer that the learner does not see"):
+        model.learn(10, callback=AsyncLearning(tmp_path / "another"))
 
 
 @pytest.fixture
