@@ -52,7 +52,9 @@ class QGatedSAC(OfflineToOnlineSAC):
     :param bc_deterministic: The BC policy acts at its mode, else by a sample, in evaluation too: V_BC is the value of
         one of the two. Samples teach the actor more (it sees how to get back), and shake themselves loose where the
         mode is stuck, if the policy's densities are worth it
-    :param rl_deterministic: The RL action is the actor's mode while learning, else a sample
+    :param rl_deterministic: The RL action is always the actor's mode (the paper in simulation), or always a sample (the
+        paper on robots: a hand that trembles finds the hole). ``None``, as in SB3: a sample while learning, and
+        in ``predict`` whatever is asked for
     :param keep_bc_episodes: Learn online from the estimation episodes, too
     :param demonstrations: Put once in the replay buffer (the paper's "with data"): Demonstrations, a file, or a name
     :param learning_rate: Of the critics
@@ -105,7 +107,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         bc_loss_weight: float = 0.3,
         q_init_steps: int = 10_000,
         bc_deterministic: bool = True,
-        rl_deterministic: bool = False,
+        rl_deterministic: bool | None = None,
         keep_bc_episodes: bool = True,
         demonstrations: Demonstrations | str | Path | None = None,
         learning_rate: float | Schedule = 3e-4,
@@ -222,7 +224,8 @@ class QGatedSAC(OfflineToOnlineSAC):
         if not self.has_started:
             return Decision(bc.actions, bc, rl_acts=th.zeros(len(bc.actions), dtype=th.bool))
         actor_input = self._actor_input(obs, bc.actions)
-        rl_actions = self._rl_actions(actor_input, deterministic or self.rl_deterministic, noise)
+        is_mode = deterministic if self.rl_deterministic is None else self.rl_deterministic
+        rl_actions = self._rl_actions(actor_input, is_mode, noise)
         q_rl = self.critic(obs, rl_actions).amin(dim=0)
         q_bc = self.policy.q_estimate(raw_obs, bc)
         rl_acts = max_gate(q_rl, q_bc)

@@ -28,7 +28,7 @@ def sample_qgated_sac(
             "bc_temperature": trial.suggest_float("bc_temperature", 0.1, 10.0, log=True),
             "n_bc_episodes": trial.suggest_categorical("n_bc_episodes", [25, 50, 100]),
             "keep_bc_episodes": trial.suggest_categorical("keep_bc_episodes", [True, False]),
-            "rl_deterministic": trial.suggest_categorical("rl_deterministic", [True, False]),
+            "rl_deterministic": trial.suggest_categorical("rl_deterministic", [True, None]),
         }
     )
 

@@ -105,6 +105,19 @@ def test_gate_compares_the_least_critic_with_the_estimate():
         np.testing.assert_allclose(model.predict(obs.numpy(), deterministic=True, who=who)[0], 2 * own, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rl_deterministic", "is_mode"), [(True, [True, True]), (False, [False, False]), (None, [True, False])]
+)
+def test_how_the_rl_action_is_chosen(rl_deterministic, is_mode):
+    """Always the mode, always a sample, or as `predict` is asked."""
+    model = small_model(rl_deterministic=rl_deterministic)
+    model.learn(60)
+    obs = np.full((50, 2), 0.5, np.float32)
+    for asked, expected in zip((True, False), is_mode, strict=True):
+        actions, _ = model.predict(obs, deterministic=asked, who="rl")
+        assert (np.abs(actions - actions[0]).max() < 1e-6) == expected
+
+
 def test_a_bc_policy_that_acts_by_samples_does_so_in_evaluation_too():
     obs = np.full((200, 2), 0.5, np.float32)
     for bc_deterministic in (True, False):
