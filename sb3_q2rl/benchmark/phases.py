@@ -49,10 +49,16 @@ def phase_plot(episodes: Sequence[Episode], path: str | Path, title: str) -> Pat
             lengths = [len(e.rl_acts) for e, is_chosen in zip(episodes, chosen, strict=True) if is_chosen]
             text = f"{chosen.sum()} {label} ({np.median(lengths):.0f} steps, median)"
             axes.plot(centers, _mean(fractions[chosen]), "o-", ms=3, lw=1.4, color=_hex(color), label=text)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="phase of the episode", ylabel="share of RL actions")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1.22),
+        yticks=np.linspace(0, 1, 6),
+        xlabel="phase of the episode",
+        ylabel="share of RL actions",
+    )
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8.5, frameon=False)
+    axes.legend(loc="upper right", ncols=2, fontsize=8.5, frameon=False)  # above the bars
     return save_figure(figure, path)
 
 

@@ -33,14 +33,14 @@ def draw_pictures(
     :param model: A trained model
     :param env_id: Where to play
     :param out: Folder to write to
-    :param n_episodes: Episodes of the gate that the phases are taken from
+    :param n_episodes: Starts; the phases are taken from the gate's episodes
     :param n_shown: Starts to show, those first in which BC alone fails and the gate succeeds
     :param seed: Of the first start
     """
     plain = gym.make(env_id)
     seeds = range(seed, seed + n_episodes)
     gate = [record_episode(model, plain, start, every=0) for start in seeds]
-    bc = [record_episode(model, plain, start, "bc", every=0) for start in seeds[: max(10, n_shown)]]
+    bc = [record_episode(model, plain, start, "bc", every=0) for start in seeds]
     plain.close()
     rescued = sorted(range(len(bc)), key=lambda i: (bc[i].is_success, not gate[i].is_success))[:n_shown]
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from PIL import Image, ImageDraw
 
 from sb3_q2rl.common.acting import Who
@@ -41,28 +42,30 @@ def record_episode(
     """
     :param model: The model
     :param env: Made with ``render_mode="rgb_array"``
-    :param seed: Of the start
+    :param seed: Of the start, and of the actions that are samples: the same episode every time
     :param who: Who acts, see :meth:`OfflineToOnlineSAC.predict`
     :param every: Keep one frame of so many; 0: keep none
     :param size: Pixels of a frame's longer edge
     :param deterministic: The RL action is the actor's mode; else a sample, as while learning
     """
-    obs, _ = env.reset(seed=seed)
-    frames, acts, state, t, done, success = [], [], None, 0, False, False
-    while not done:
-        decision = model.decide(obs, state, np.array([t == 0]), deterministic)
-        action = decision.by(who).cpu().numpy().reshape(env.action_space.shape or ())
-        state = decision.bc.state if decision.bc is not None else None
-        rl_acts = who == "rl" or (who == "model" and decision.rl_acts is not None and bool(decision.rl_acts[0]))
-        acts.append(rl_acts)
-        obs, _, terminated, truncated, info = env.step(model.policy.unscale_action(action))
-        done, success = terminated or truncated, bool(info["is_success"])
-        if every > 0 and (t % every == 0 or done):
-            name = "BC" if who == "bc" else "RL alone" if who == "rl" else f"gate: {'RL' if rl_acts else 'BC'} acts"
-            text = f"{name}  step {t + 1}{'  success' if success else '  time is up' if done else ''}"
-            color = SUCCESS_COLOR if success else FRAME_COLORS["rl" if rl_acts else "bc"]
-            frames.append(framed(np.asarray(env.render()), text, color, size))
-        t += 1
+    with th.random.fork_rng():
+        th.manual_seed(seed)
+        obs, _ = env.reset(seed=seed)
+        frames, acts, state, t, done, success = [], [], None, 0, False, False
+        while not done:
+            decision = model.decide(obs, state, np.array([t == 0]), deterministic)
+            action = decision.by(who).cpu().numpy().reshape(env.action_space.shape or ())
+            state = decision.bc.state if decision.bc is not None else None
+            rl_acts = who == "rl" or (who == "model" and decision.rl_acts is not None and bool(decision.rl_acts[0]))
+            acts.append(rl_acts)
+            obs, _, terminated, truncated, info = env.step(model.policy.unscale_action(action))
+            done, success = terminated or truncated, bool(info["is_success"])
+            if every > 0 and (t % every == 0 or done):
+                name = "BC" if who == "bc" else "RL alone" if who == "rl" else f"gate: {'RL' if rl_acts else 'BC'} acts"
+                text = f"{name}  step {t + 1}{'  success' if success else '  time is up' if done else ''}"
+                color = SUCCESS_COLOR if success else FRAME_COLORS["rl" if rl_acts else "bc"]
+                frames.append(framed(np.asarray(env.render()), text, color, size))
+            t += 1
     return Episode(frames, success, np.array(acts))
 
 

@@ -127,6 +127,16 @@ def test_frames_have_the_colour_of_who_acts(trained):
     assert Image.open(save_gif(images, folder / "a.gif")).size == (2 * bc.frames[0].width, bc.frames[0].height)
 
 
+def test_an_episode_of_samples_can_be_shown_again(trained):
+    model, _ = trained
+    first, again = (
+        record_episode(model, RenderedReach(), seed=0, who="rl", every=1, deterministic=False) for _ in "ab"
+    )
+    assert [frame.tobytes() for frame in first.frames] == [frame.tobytes() for frame in again.frames]
+    other = record_episode(model, RenderedReach(), seed=1, who="rl", every=1, deterministic=False)
+    assert [frame.tobytes() for frame in first.frames] != [frame.tobytes() for frame in other.frames]
+
+
 def test_contact_sheet_has_a_row_an_episode_and_ends_with_its_end(trained):
     model, _ = trained
     env = RenderedReach()
