@@ -11,7 +11,7 @@ from PIL import Image
 
 from sb3_q2rl.benchmark.phases import phase_plot
 from sb3_q2rl.benchmark.video import Episode, contact_sheet, record_episode, save_gif, side_by_side
-from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
+from sb3_q2rl.q2rl import QGatedSAC, load_model
 
 
 class Pictures(NamedTuple):
@@ -62,7 +62,9 @@ def draw_pictures(
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the ``pictures`` command to the program."""
     parser = subparsers.add_parser("pictures", help="draw who acts in a trained model's episodes")
-    parser.add_argument("--model", required=True, type=Path, help="model.zip of QGatedSAC")
+    parser.add_argument(
+        "--model", required=True, type=Path, help="model.zip of QGatedSAC, QGatedTQC or QGatedResidualSAC"
+    )
     parser.add_argument("--env", required=True, help="environment id")
     parser.add_argument("--out", type=Path, default=Path("logs/pictures"), help="where the pictures go")
     parser.add_argument("--episodes", type=int, default=20, help="episodes of the gate that the phases are taken from")
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     """
     :param args: see :func:`add_parser`
     """
-    model = QGatedSAC.load(args.model, device="cpu")
+    model = load_model(args.model, device="cpu")
     pictures = draw_pictures(model, args.env, args.out, args.episodes, args.shown, args.seed)
     print("Framed grey where BC acts, orange where RL acts, green at success.")
     for name, path in zip(("Phases", "Contact sheet", "Film"), pictures, strict=True):

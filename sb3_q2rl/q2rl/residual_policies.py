@@ -41,6 +41,11 @@ class ResidualActor(DetachedActor):
     def get_action_dist_params(  # type: ignore[override]  # the pair
         self, obs: tuple[PyTorchObs, th.Tensor]
     ) -> tuple[th.Tensor, th.Tensor, dict[str, th.Tensor]]:
+        if not isinstance(obs, tuple):
+            raise TypeError(
+                "This actor corrects what the BC policy proposes, and was given an observation alone. Load the model "
+                "with QGatedResidualSAC.load(), and ask the model: model.predict()."
+            )
         observation, proposal = obs
         features = self.extract_features(observation, self.features_extractor)
         residual = self.mu(self.latent_pi(th.cat([features, proposal], dim=1)))
@@ -67,9 +72,6 @@ class GatedResidualPolicy(GatedSACPolicy):
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> ResidualActor:
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
         return ResidualActor(**kwargs, residual_std=self.residual_std).to(self.device)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        raise TypeError("The actor alone knows no action, only how to correct the BC policy's: call model.predict().")
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "residual_std": self.residual_std}

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.evaluation import evaluate
-from sb3_q2rl.q2rl import QGatedSAC
+from sb3_q2rl.q2rl import load_model
 from sb3_q2rl.robot.make import add_env_options, make_env
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     :param args: see :func:`add_parser`
     :return: exit status
     """
-    model = QGatedSAC.load(args.model)
+    model = load_model(args.model)
     env = make_env(args)
     try:
         vec_env = DummyVecEnv([lambda: Monitor(env)])

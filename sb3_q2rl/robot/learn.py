@@ -17,11 +17,12 @@ from sb3_q2rl.benchmark.timelapse import TimelapseCallback
 from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
-from sb3_q2rl.q2rl import QGatedSAC
+from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC
 from sb3_q2rl.robot.figures import EpisodeFigures, FiguresCallback
 from sb3_q2rl.robot.make import add_env_options, make_env, simulated_id
 from sb3_q2rl.zoo_configs import hyperparameters
 
+ALGORITHMS: dict[str, type[QGatedSAC]] = {"qgated_sac": QGatedSAC, "qgated_residual": QGatedResidualSAC}
 POLICIES = {"state": "MlpPolicy", "image": "MultiInputPolicy"}
 
 
@@ -32,6 +33,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("learn", help="improve a BC policy by Q2RL", description=__doc__)
     add_env_options(parser)
     parser.add_argument("--policy", required=True, help="the BC policy: checkpoint, or the name of a shipped one")
+    parser.add_argument(
+        "--algo",
+        choices=tuple(ALGORITHMS),
+        default="qgated_sac",
+        help="qgated_residual: the actor corrects the BC policy's actions instead of being cloned from it: slower, and "
+        "it begins as the BC policy",
+    )
+    parser.add_argument("--demonstrations", help="learn from this file of them, too, such as one of `robot record`")
     parser.add_argument("--output", type=Path, required=True, help="folder of checkpoints, logs and transitions")
     parser.add_argument("--steps", type=int, default=20_000, help="steps in all, those of the BC episodes included")
     parser.add_argument("--n-bc-episodes", type=int, default=20, help="episodes that the estimate is made from")
@@ -86,20 +95,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_model(args: argparse.Namespace, env: EpisodeFigures) -> QGatedSAC:
     if args.resume and not _learns_beside(args):  # AsyncLearning finds by itself where its run ended
-        model = resume(QGatedSAC, args.output / "checkpoints", env)
+        model = resume(ALGORITHMS[args.algo], args.output / "checkpoints", env)
         print(f"Going on from step {model.num_timesteps}")
         return model
     if not args.resume and args.output.exists():
         raise ValueError(f"`--output` {args.output} exists. `--resume` goes on there; for a new run, name a new folder")
-    options = hyperparameters("qgated_sac", simulated_id(args)) | {
+    options = hyperparameters(args.algo, simulated_id(args)) | {
         "bc_policy": args.policy,
         "policy": POLICIES[args.obs_mode],
         "n_bc_episodes": args.n_bc_episodes,
         "q_init_steps": args.q_init_steps,
+        "demonstrations": args.demonstrations,
     }
     if args.robot != "sim" and not _learns_beside(args):
         options |= {"train_freq": (1, "episode"), "gradient_steps": args.updates}
-    return QGatedSAC(env=env, seed=args.seed, **options)
+    return ALGORITHMS[args.algo](env=env, seed=args.seed, **options)
 
 
 def _learns_beside(args: argparse.Namespace) -> bool:

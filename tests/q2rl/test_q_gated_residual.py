@@ -1,5 +1,6 @@
 """QGatedResidualSAC is QGatedSAC whose actor corrects the proposal of the BC policy."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch as th
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from worlds import WalkHome, gaussian, reach
 
-from sb3_q2rl import Demonstrations, QGatedResidualSAC
+from sb3_q2rl import Demonstrations, QGatedResidualSAC, QGatedSAC, QGatedTQC
+from sb3_q2rl.q2rl import load_model
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
 
@@ -148,6 +150,22 @@ def test_errors(kwargs: dict[str, Any], message: str) -> None:
         small(**kwargs)
 
 
-def test_its_policy_alone_says_whom_to_ask() -> None:
-    with pytest.raises(TypeError, match=r"model\.predict"):
-        small().policy.predict(OBS.numpy())
+def test_another_class_or_its_policy_alone_say_whom_to_ask(tmp_path: Path) -> None:
+    model = small(bc_policy=gaussian())
+    model.learn(60)
+    with pytest.raises(TypeError, match=r"ask the model: model\.predict"):
+        model.policy.predict(OBS.numpy())
+    model.save(tmp_path / "model")
+    with pytest.raises(TypeError, match=r"QGatedResidualSAC\.load"):
+        QGatedSAC.load(tmp_path / "model").predict(OBS.numpy())
+
+
+@pytest.mark.parametrize("algorithm", [QGatedSAC, QGatedTQC, QGatedResidualSAC])
+def test_a_model_is_loaded_as_what_it_was(algorithm: Any, tmp_path: Path) -> None:
+    model = algorithm(reach(), bc_policy=gaussian(), policy_kwargs=SIZES, device="cpu", **SMALL)
+    model.learn(60)
+    model.save(tmp_path / "model")
+    again = load_model(tmp_path / "model", device="cpu")
+    assert type(again) is algorithm
+    expected, _ = model.predict(OBS.numpy(), deterministic=True)
+    np.testing.assert_allclose(again.predict(OBS.numpy(), deterministic=True)[0], expected)

@@ -11,6 +11,7 @@ from sb3_q2rl.__main__ import main
 from sb3_q2rl.bc.train import train_bc
 from sb3_q2rl.data.demonstrations import Demonstrations
 from sb3_q2rl.envs.franka.transition_log import read_episodes
+from sb3_q2rl.q2rl import QGatedResidualSAC, load_model
 from sb3_q2rl.robot.figures import EpisodeFigures
 
 LAB = """
@@ -87,7 +88,10 @@ def test_a_server_that_dies_in_mid_episode_ends_the_episode_not_the_run(sim, fol
 
     in_episode(3, die_and_come_back, monkeypatch)
     output = folder / "fault"
-    assert learn(sim, folder, bc_policy, output, 70) == 0
+    more = ["--algo", "qgated_residual", "--demonstrations", str(folder / "demos.hdf5")]
+    assert learn(sim, folder, bc_policy, output, 70, more) == 0
+    model = load_model(output / "model.zip")
+    assert isinstance(model, QGatedResidualSAC)
     figures, episodes = rows_of(output / "figures.csv"), rows_of(output / "episodes.csv")
     assert {row["phase"] for row in episodes} == {"bc", "online"}
     faults = [row["fault"] for row in figures if row["fault"]]
