@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
 from worlds import ReachEnv, WalkHome, gaussian, reach
 
-from sb3_q2rl import Demonstrations, QGatedResidualSAC, QGatedTQC
+from sb3_q2rl import Demonstrations, QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 
 SMALL: dict[str, Any] = {"batch_size": 16, "buffer_size": 3000, "train_freq": 1, "gradient_steps": 1, "policy_delay": 1}
@@ -79,18 +79,17 @@ def wsrl(env: Any, **kwargs: Any) -> Any:
     return cql(env, algorithm=WSRL, **{"warmup_steps": 30, **kwargs})
 
 
-def qgated_tqc(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    bc = WalkHome() if kind_of(env) == "image" else gaussian(kind_of(env))
-    given = {"bc_policy": bc, "n_bc_episodes": 3, "q_init_steps": 3, **SMALL, "seed": 0, **kwargs}
-    networks = {**NETWORKS, "n_quantiles": 4, "value_net_arch": [16], "n_values": 2}
-    return QGatedTQC(env, policy_kwargs={**networks, **(policy_kwargs or {})}, device="cpu", **given)
-
-
-def qgated_residual(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+def qgated_residual(
+    env: Any, policy_kwargs: dict[str, Any] | None = None, algorithm: type[QGatedSAC] = QGatedResidualSAC, **kwargs: Any
+) -> Any:
     bc = WalkHome() if kind_of(env) == "image" else gaussian(kind_of(env))
     given = {"bc_policy": bc, "n_bc_episodes": 3, "q_init_steps": 3, **SMALL, "seed": 0, **kwargs}
     networks = {**NETWORKS, "value_net_arch": [16], "n_values": 2}
-    return QGatedResidualSAC(env, policy_kwargs={**networks, **(policy_kwargs or {})}, device="cpu", **given)
+    return algorithm(env, policy_kwargs={**networks, **(policy_kwargs or {})}, device="cpu", **given)
+
+
+def qgated_tqc(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    return qgated_residual(env, {"n_quantiles": 4, **(policy_kwargs or {})}, algorithm=QGatedTQC, **kwargs)
 
 
 ALGORITHMS = [qgated_tqc, qgated_residual, rlpd, ibrl, ibrl_with_data, cql, cal_ql, wsrl]

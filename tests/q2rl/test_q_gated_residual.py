@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from worlds import WalkHome, gaussian, reach
 
@@ -124,6 +125,20 @@ def test_demonstrations_carry_the_proposals_of_the_bc_policy() -> None:
     obs = th.as_tensor(buffer.observations[rows, 0])
     proposals = model._bc.step(obs, None, np.ones(n, bool), deterministic=True).actions
     np.testing.assert_allclose(buffer.bc_actions[rows, 0], proposals, atol=1e-6)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_runs_with_hindsight_goals(deterministic: bool) -> None:
+    """Nobody asked the BC policy about those: it is asked about this state and the next."""
+    env = reach("goal")
+    model = small(env, bc_policy=gaussian("goal"), replay_buffer_class=HerReplayBuffer, n_steps=1,
+                  bc_deterministic=deterministic)  # fmt: skip
+    model.learn(80)
+    batch = model._sample_batch(16)
+    assert batch.next_bc_actions is None
+    actions, log_prob = model._next_actions(batch)
+    assert actions.shape == (16, 2)
+    assert th.isfinite(log_prob).all()
 
 
 def test_gate_weighs_the_corrected_action_against_the_proposal() -> None:
