@@ -200,3 +200,38 @@ def test_both_networks_start_from_the_bc_episodes():
     q_values, targets, rl_actions, bc_actions = estimated[0]
     assert (q_values - targets).square().mean() < 0.2 * targets.var()
     assert (rl_actions - bc_actions).abs().mean() < 0.1
+
+
+@pytest.mark.usefixtures("quick_fit")
+@pytest.mark.parametrize("bc_policy", [WalkHome(), NoDensity(), WalkHome(is_recurrent=True)])
+def test_critics_start_as_the_estimate_of_actions_that_the_bc_policy_does_not_take(bc_policy):
+    """Else the gate would take any action to be as good. Where nobody knows their density it does."""
+    model = small_model(
+        reach(n_envs=4), bc_policy, n_bc_episodes=20, q_init_steps=600, batch_size=64, learning_rate=3e-3,
+        policy_kwargs={"net_arch": [64, 64], "n_critics": 2},
+    )  # fmt: skip
+    estimated = []
+    initialise = model._initialise
+
+    def note(rows, columns):
+        initialise(rows, columns)
+        obs = model.replay_buffer.observations_at(rows, columns)
+        distribution = bc_policy.distribution(obs)
+        for distance in (0.0, 0.3, 0.8):
+            away = (distribution.mean + distance * th.tensor([1.0, -1.0]) / 2**0.5).clamp(-1, 1)
+            nats = distribution.log_prob(away) + distribution.entropy() - 1  # centred at the mode
+            with th.no_grad():
+                q_values = model.critic(obs, away).mean(0)
+            std = model.policy.q_estimate.return_std
+            values = model.policy.q_estimate.value(obs)
+            estimated.append((float((q_values - values).mean()), float(nats.clamp(-std, std).mean())))
+
+    model._initialise = note
+    model.learn(140)
+    if type(bc_policy) is NoDensity or bc_policy.is_recurrent:
+        assert all(abs(q_value) < 0.5 for q_value, _ in estimated)
+        return
+    assert estimated[0][1] == pytest.approx(0, abs=1e-3)
+    assert estimated[2][1] < estimated[1][1] - 0.5 < -0.7
+    for q_value, nats in estimated:
+        assert q_value == pytest.approx(nats, abs=0.5)
