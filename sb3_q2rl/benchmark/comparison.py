@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ COLORS = {
     BC: "#777777",
 }
 MORE_COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c6d31", "#b30000")
+
+MOST_COLUMNS = 4  # more panels begin another row: a page is no wider
 
 # The seeds of one algorithm on one task, by label
 Curves = Mapping[str, Sequence[Curve]]
@@ -97,7 +100,7 @@ def draw_curves(curves: Curves, path: str | Path, title: str) -> Path:
 
 def draw_overview(tasks: Mapping[str, Curves], path: str | Path) -> Path:
     """
-    Success at the end with its interval, a column for each task, and one for the interquartile mean over all tasks of
+    Success at the end with its interval, a panel for each task, and one for the interquartile mean over all tasks of
     those algorithms that were run on every one.
 
     :param tasks: by name
@@ -107,11 +110,15 @@ def draw_overview(tasks: Mapping[str, Curves], path: str | Path) -> Path:
     labels = list(dict.fromkeys(label for curves in tasks.values() for label in curves))
     everywhere = [label for label in labels if all(label in curves for curves in tasks.values())]
     look = styles({label: next(curves[label] for curves in tasks.values() if label in curves) for label in labels})
-    n_columns = len(tasks) + (len(tasks) > 1)
-    figure = Figure(figsize=(1.8 + 2.3 * n_columns, 1.1 + 0.3 * len(labels)), dpi=130, layout="constrained")
-    columns = figure.subplots(1, n_columns, sharey=True, squeeze=False)[0]
+    n_panels = len(tasks) + (len(tasks) > 1)
+    n_columns = min(n_panels, MOST_COLUMNS)
+    n_rows = math.ceil(n_panels / n_columns)
+    size = (1.8 + 2.3 * n_columns, n_rows * (1.1 + 0.3 * len(labels)))
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).flat
+    panels, empty = grid[:n_panels], grid[n_panels:]
     rows = {label: -i for i, label in enumerate(labels)}
-    for axes, (task, curves) in zip(columns, tasks.items(), strict=False):
+    for axes, (task, curves) in zip(panels, tasks.items(), strict=False):
         axes.set_title(task, fontsize=10)
         for label, seeds in curves.items():
             ends = scores(seeds)
@@ -119,20 +126,22 @@ def draw_overview(tasks: Mapping[str, Curves], path: str | Path) -> Path:
             finished = all(seed.is_finished for seed in seeds)
             _dot(axes, rows[label], float(ends.rates.mean()), interval, look[label]["color"], finished)
     if len(tasks) > 1:
-        columns[-1].set_title("all tasks: IQM", fontsize=10)
+        panels[-1].set_title("all tasks: IQM", fontsize=10)
         for label in everywhere:
             ends_of_all = [scores(curves[label]) for curves in tasks.values()]
             value = float(interquartile_mean(np.concatenate([ends.rates for ends in ends_of_all])))
             interval = percentile_interval(interquartile_mean(resample(ends_of_all)))
             finished = all(seed.is_finished for curves in tasks.values() for seed in curves[label])
-            _dot(columns[-1], rows[label], value, interval, look[label]["color"], finished)
-    for axes in columns:
+            _dot(panels[-1], rows[label], value, interval, look[label]["color"], finished)
+    for axes in panels:
         _tidy(axes)
         axes.set_xlim(-0.04, 1.04)
         axes.grid(color="#e5e5e5", lw=0.6)
         axes.set_xlabel("success at the end", fontsize=9)
-    columns[0].set_yticks(list(rows.values()), list(rows))
-    columns[0].set_ylim(min(rows.values()) - 0.6, 0.6)
+    for axes in empty:
+        axes.set_axis_off()
+    panels[0].set_yticks(list(rows.values()), list(rows))
+    panels[0].set_ylim(min(rows.values()) - 0.6, 0.6)
     return save_figure(figure, path)
 
 
