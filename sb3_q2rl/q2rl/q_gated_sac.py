@@ -13,28 +13,20 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import update_learning_rate
 
-from sb3_q2rl.bc.distributions import entropy_nats
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
-from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.returns import TruncationTail
-from sb3_q2rl.common.scales import N_FOR_STATISTICS, start_on_scale
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.q2rl.gating import max_gate
 from sb3_q2rl.q2rl.policies import GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
+from sb3_q2rl.q2rl.q_initialisation import QInitialisation
 
 SelfQGatedSAC = TypeVar("SelfQGatedSAC", bound="QGatedSAC")
 
-# tanh(x) = 1 has no finite x: BC actions are pulled this far inside before the actor's likelihood of them is taken
-MAX_ACTION = 0.99
-# How far from the BC policy's actions critics are told what Q̂_BC says, in units of [-1, 1]
-OTHERS_STD = 0.3
 
-
-class QGatedSAC(OfflineToOnlineSAC):
+class QGatedSAC(QInitialisation):
     """
     Q2RL: Q-estimation and Q-gating from a behaviour-cloned policy for reinforcement learning (RSS 2026,
     https://arxiv.org/abs/2605.05172).
@@ -246,7 +238,7 @@ class QGatedSAC(OfflineToOnlineSAC):
             self._log_mean("rollout/q_bc", decision.q_bc.mean())
             self._log_mean("rollout/q_gap", (decision.q_rl - decision.q_bc).mean())
 
-    # ------------------------------------------------------------------ Q-estimation and Q-initialisation
+    # ------------------------------------------------------------------ Q-estimation
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         if not self.has_started:
@@ -298,76 +290,7 @@ class QGatedSAC(OfflineToOnlineSAC):
         if isinstance(self.demonstrations, Demonstrations):
             self.replay_buffer.add_demonstrations(self.demonstrations)
 
-    def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        """
-        Q-initialisation on the BC episodes: the critics towards Q̂_BC(s, a), for the BC policy's actions and for others,
-        the actor towards the BC actions. The actor learns as fast as the critics here: nothing it does can fool them
-        yet, and the gate should open for an actor that has been cloned well.
-
-        The reference fits the critics to the raw returns instead. Those tell each episode's luck: critics that learn it
-        by heart beat the smooth Q̂_BC in half of the states, and the gate opens for an actor that has learnt nothing.
-        """
-        self.policy.set_training_mode(True)
-        update_learning_rate(self.actor.optimizer, self.lr_schedule(self._current_progress_remaining))
-        some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
-        obs = self.replay_buffer.observations_at(rows[some], columns[some], self._vec_normalize_env)
-        start_on_scale(self, self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std, obs)
-        values = self._bc_values(rows, columns)
-        scores_any_action = self._scores_any_action(rows, columns)
-        for _ in range(self.q_init_steps):
-            drawn = np.random.randint(len(rows), size=self.batch_size)
-            batch = self._shifted(self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env))
-            targets = values[drawn] + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
-            loss = self._value_loss(batch, targets)
-            if scores_any_action:
-                raw_obs = self.replay_buffer.observations_at(rows[drawn], columns[drawn])
-                others, advantage = self._other_actions(batch, raw_obs)
-                loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
-            self._optimise_critic(loss)
-            self.actor.action_log_prob(self._actor_input(batch.observations, batch.bc_actions))
-            self._optimise_actor(self._bc_loss(batch))
-
-    def _scores_any_action(self, rows: np.ndarray, columns: np.ndarray) -> bool:
-        """Can the BC policy tell the density of an action that it did not take? A recurrent one's state is gone."""
-        assert self._bc is not None
-        if self._bc.is_recurrent or not hasattr(self._bc, "distribution"):
-            return False
-        return bool(self.replay_buffer.bc_entropy[rows, columns].any())
-
-    @th.no_grad()
-    def _other_actions(self, batch: BCSamples, raw_obs: Any) -> tuple[th.Tensor, th.Tensor]:
-        """
-        What else Q̂_BC(s, a) tells: of half of the states for what the actor would do, of the others for actions around
-        the BC policy's. Critics that know BC actions only take any other to be as good, and the gate lets a bad clone
-        through. An action that the BC policy never takes is a standard deviation of the returns worse, not endlessly.
-
-        :return: (batch, action_dim) actions, and (batch,) their alpha (log pi_BC + H)
-        """
-        assert batch.bc_actions is not None
-        proposed = self.actor(self._actor_input(batch.observations, batch.bc_actions))
-        around = (batch.actions + OTHERS_STD * th.randn_like(batch.actions)).clamp(-1, 1)
-        is_first_half = th.arange(len(proposed), device=self.device).unsqueeze(1) < len(proposed) // 2
-        actions = th.where(is_first_half, proposed, around)
-        distribution = self._bc.distribution(raw_obs)  # type: ignore[union-attr]
-        advantage = self.policy.q_estimate.advantage(distribution.log_prob(actions), entropy_nats(distribution))
-        limit = float(self.policy.q_estimate.return_std)
-        return actions, th.as_tensor(advantage).clamp(-limit, limit)
-
-    @th.no_grad()
-    def _bc_values(self, rows: np.ndarray, columns: np.ndarray, chunk: int = 256) -> th.Tensor:
-        """V_BC of every transition of the BC episodes, from raw observations."""
-        values = []
-        for i in range(0, len(rows), chunk):
-            obs = self.replay_buffer.observations_at(rows[i : i + chunk], columns[i : i + chunk])
-            values.append(self.policy.q_estimate.value(obs))
-        return th.cat(values)
-
     # ------------------------------------------------------------------ learning
-
-    def _bc_loss(self, batch: BCSamples) -> th.Tensor:
-        """mean(-log pi_RL(a_BC|s)), with the distribution that the actor computed last."""
-        assert batch.bc_actions is not None
-        return -self.actor.action_dist.log_prob(batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)).mean()
 
     def _actor_loss(self, batch: BCSamples) -> th.Tensor:
         """(1 - w) mean(-min_i Q_i(s, a)) + w mean(-log pi_RL(a_BC|s)), with a ~ pi_RL(s)"""

@@ -9,6 +9,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, reach, small_model
 
 from sb3_q2rl import QGatedSAC
+from sb3_q2rl.bc.distributions import TanhNormal, step_from
 from sb3_q2rl.common.extractors import StandardizedExtractor
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
@@ -235,3 +236,27 @@ def test_critics_start_as_the_estimate_of_actions_that_the_bc_policy_does_not_ta
     assert estimated[2][1] < estimated[1][1] - 0.5 < -0.7
     for q_value, nats in estimated:
         assert q_value == pytest.approx(nats, abs=0.5)
+
+
+class SquashedWalk(WalkHome):
+    """As SB3's policies: bounded by a tanh, which reaches the bounds in float32."""
+
+    def distribution(self, obs):
+        return TanhNormal(-9 * obs, th.ones(len(obs), 2))
+
+    def step(self, obs, state, episode_start, deterministic=False):
+        return step_from(self.distribution(obs), deterministic)
+
+
+@pytest.mark.usefixtures("quick_fit")
+def test_densities_at_the_edge_of_the_action_space_stay_finite():
+    model = small_model(reach(n_envs=2), SquashedWalk(), bc_deterministic=False, bc_temperature=0.1)
+    model.learn(60)
+    assert model.has_started
+    assert (model.replay_buffer.actions == 1).any()
+    batch = model._sample_batch(64)._replace(actions=th.ones(64, 2))
+    with th.no_grad():
+        actions, advantage = model._other_actions(batch, batch.observations)
+        assert th.isfinite(advantage).all()
+        assert (actions.abs() < 1).all()
+        assert th.isfinite(model.critic(batch.observations, actions)).all()
