@@ -14,7 +14,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from sb3_q2rl import BCStep, QGatedSAC
+from sb3_q2rl import BCStep, Demonstrations, QGatedSAC
 from sb3_q2rl.bc import GaussianBCPolicy
 
 HORIZON = 12
@@ -179,19 +179,30 @@ def reach(kind: str = "flat", n_envs: int = 1, seed: int = 0, **kwargs: Any) -> 
     return make_vec_env(GoalReachEnv if kind == "goal" else lambda: ReachEnv(kind), n_envs=n_envs, seed=seed, **kwargs)
 
 
+def one_demonstration(n: int = 9) -> Demonstrations:
+    """One episode, of nobody in particular; its actions are all 0.123."""
+    walk = np.linspace(-1, 1, 2 * (n + 1), dtype=np.float32).reshape(n + 1, 2)
+    over = np.arange(n) == n - 1
+    return Demonstrations(
+        observations=walk[:-1], next_observations=walk[1:], actions=np.full((n, 2), 0.123, np.float32),
+        rewards=over - np.ones(n, np.float32), terminated=over, truncated=np.zeros(n, bool), episode_ends=np.array([n]),
+    )  # fmt: skip
+
+
 def small_model(
     env: gym.Env | VecEnv | None = None,
     bc_policy: Any = None,
     policy_kwargs: dict[str, Any] | None = None,
+    algorithm: type[QGatedSAC] = QGatedSAC,
     **kwargs: Any,
 ) -> Any:
-    """QGatedSAC with networks and phases so small that a run takes a second."""
+    """QGatedSAC, or one derived from it, with networks and phases so small that a run takes a second."""
     small = {"n_bc_episodes": 3, "q_init_steps": 5, "batch_size": 16, "buffer_size": 3000}
     if kwargs.get("replay_buffer_class") is HerReplayBuffer:
         small["n_steps"] = 1
     kwargs = {**small, "gradient_steps": 1, "policy_delay": 1, "seed": 0, **kwargs}
     sizes: dict[str, Any] = {"net_arch": [16], "n_critics": 3, "value_net_arch": [16], "n_values": 2}
-    return QGatedSAC(
+    return algorithm(
         env if env is not None else reach(),
         bc_policy=bc_policy if bc_policy is not None else WalkHome(),
         policy_kwargs={**sizes, **(policy_kwargs or {})},

@@ -82,10 +82,8 @@ class Learner:
             if self._n_skipped < self.n_done:  # an earlier learner carried it out
                 self.orders.pop()
                 self._n_skipped += 1
-        elif self.n_records == self.started_at:  # as the estimation did when it was made
-            if not getattr(self.model, "keep_bc_episodes", True):
-                self.model.replay_buffer.reset()
-            self.model.add_waiting_demonstrations()
+        elif self.n_records == self.started_at:
+            self.model.begin_online_buffer()  # as the estimation did when it was made
 
     def _train(self, order: dict[str, Any]) -> None:
         self.model._current_progress_remaining = order["progress"]

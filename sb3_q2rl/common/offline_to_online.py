@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
@@ -183,6 +184,14 @@ class OfflineToOnlineSAC(ActingSAC):
 
     def add_waiting_demonstrations(self) -> None:
         """Put in the replay buffer what was to wait until the model has started. By default nothing does."""
+
+    def begin_online_buffer(self) -> None:
+        """Make the replay buffer what online learning starts from, once the model has started."""
+        self.add_waiting_demonstrations()
+
+    def _bc_actions_along(self, demonstrations: Demonstrations) -> np.ndarray | None:
+        """(n, action_dim) BC actions to store beside the demonstrated ones; ``None``: these themselves (the paper)."""
+        return None
 
     def _on_new_bc_policy(self) -> None:
         """A saved model was given another BC policy than it was trained with."""

@@ -45,7 +45,8 @@ class ProposalSAC(OfflineToOnlineSAC):
     @th.no_grad()
     def _bc_actions_along(self, demonstrations: Demonstrations) -> np.ndarray:
         """
-        What the BC policy would have done at every demonstrated step, its memory running along the episode.
+        What the BC policy would have done at every demonstrated step, its memory running along the episode: the actor
+        must learn what to do about its proposals, not about the demonstrated actions.
 
         :return: (n, action_dim)
         """

@@ -7,6 +7,7 @@ from typing import Any
 
 from stable_baselines3.common.save_util import load_from_zip_file
 
+from sb3_q2rl.q2rl.policies import GatedTQCPolicy
 from sb3_q2rl.q2rl.q_gated_residual import QGatedResidualSAC
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.q2rl.q_gated_tqc import QGatedTQC
@@ -22,8 +23,6 @@ def load_model(path: str | Path, **kwargs: Any) -> QGatedSAC:
     """
     data, _, _ = load_from_zip_file(path, device="cpu")
     assert data is not None
-    if issubclass(data["policy_class"], GatedResidualPolicy):
-        return QGatedResidualSAC.load(path, **kwargs)
-    if "top_quantiles_to_drop_per_net" in data:
-        return QGatedTQC.load(path, **kwargs)
-    return QGatedSAC.load(path, **kwargs)
+    kinds: dict[type, type[QGatedSAC]] = {GatedResidualPolicy: QGatedResidualSAC, GatedTQCPolicy: QGatedTQC}
+    algorithm = next((kinds[policy] for policy in kinds if issubclass(data["policy_class"], policy)), QGatedSAC)
+    return algorithm.load(path, **kwargs)

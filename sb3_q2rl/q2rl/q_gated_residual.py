@@ -9,7 +9,6 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.proposals import ProposalSAC
-from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.q2rl.q_gated_sac import QGatedSAC
 from sb3_q2rl.q2rl.residual_policies import (
     GatedResidualCnnPolicy,
@@ -49,8 +48,3 @@ class QGatedResidualSAC(QGatedSAC, ProposalSAC):
         proposals = self._next_bc_actions(batch)
         proposals = th.where(proposals.isnan(), batch.bc_actions, proposals)
         return self.actor.action_log_prob(self._actor_input(batch.next_observations, proposals))
-
-    def add_waiting_demonstrations(self) -> None:
-        """The actor must learn what to do about the BC policy's proposals, not about the demonstrated actions."""
-        if isinstance(self.demonstrations, Demonstrations):
-            self.replay_buffer.add_demonstrations(self.demonstrations, self._bc_actions_along(self.demonstrations))

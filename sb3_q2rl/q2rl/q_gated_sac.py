@@ -267,9 +267,7 @@ class QGatedSAC(QInitialisation):
         nats = self.replay_buffer.bc_log_prob[rows, columns] + self.replay_buffer.bc_entropy[rows, columns]
         self.policy.q_estimate.centre(th.as_tensor(nats, device=self.device))
         self._initialise(rows, columns)
-        if not self.keep_bc_episodes:
-            self.replay_buffer.reset()
-        self.add_waiting_demonstrations()
+        self.begin_online_buffer()
 
         seconds = time.time() - start
         self.logger.record("q_estimation/v_r2", fit.r2)
@@ -286,9 +284,14 @@ class QGatedSAC(QInitialisation):
             )
 
     def add_waiting_demonstrations(self) -> None:
-        """The paper's "with data": the BC action of a demonstrated step is the demonstrated one."""
+        """The paper's "with data"."""
         if isinstance(self.demonstrations, Demonstrations):
-            self.replay_buffer.add_demonstrations(self.demonstrations)
+            self.replay_buffer.add_demonstrations(self.demonstrations, self._bc_actions_along(self.demonstrations))
+
+    def begin_online_buffer(self) -> None:
+        if not self.keep_bc_episodes:
+            self.replay_buffer.reset()
+        super().begin_online_buffer()
 
     # ------------------------------------------------------------------ learning
 

@@ -8,14 +8,11 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.utils import update_learning_rate
 
-from sb3_q2rl.bc.distributions import entropy_nats
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.scales import N_FOR_STATISTICS, start_on_scale
-from sb3_q2rl.q2rl.policies import GatedSACPolicy
+from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACPolicy
 
-# tanh(x) = 1 has no finite x: actions are pulled this far inside before a likelihood of them is taken
-MAX_ACTION = 0.99
 # How far from the BC policy's actions critics are told what Q̂_BC says, in units of [-1, 1]
 OTHERS_STD = 0.3
 
@@ -77,7 +74,7 @@ class QInitialisation(OfflineToOnlineSAC):
         is_first_half = th.arange(len(proposed), device=self.device).unsqueeze(1) < len(proposed) // 2
         actions = th.where(is_first_half, proposed, around).clamp(-MAX_ACTION, MAX_ACTION)
         distribution = self._bc.distribution(raw_obs)  # type: ignore[union-attr]
-        advantage = self.policy.q_estimate.advantage(distribution.log_prob(actions), entropy_nats(distribution))
+        advantage = self.policy.q_estimate.advantage(distribution.log_prob(actions), batch.bc_entropy)
         limit = float(self.policy.q_estimate.return_std)
         return actions, th.as_tensor(advantage).clamp(-limit, limit)
 

@@ -12,10 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_q2rl.common.policies import DetachedActor
-from sb3_q2rl.q2rl.policies import GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
-
-# tanh(x) = 1 has no finite x: a proposal at the edge of the action space is taken to be this far inside
-MAX_PROPOSAL = 0.99
+from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
 
 
 class ResidualActor(DetachedActor):
@@ -49,7 +46,7 @@ class ResidualActor(DetachedActor):
         observation, proposal = obs
         features = self.extract_features(observation, self.features_extractor)
         residual = self.mu(self.latent_pi(th.cat([features, proposal], dim=1)))
-        mean = th.atanh(proposal.clamp(-MAX_PROPOSAL, MAX_PROPOSAL)) + residual
+        mean = th.atanh(proposal.clamp(-MAX_ACTION, MAX_ACTION)) + residual
         return mean, self.log_std.expand_as(mean), {}
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
-from worlds import HORIZON, ReachEnv, WalkHome, gaussian, reach, small_model
+from worlds import HORIZON, ReachEnv, WalkHome, gaussian, one_demonstration, reach, small_model
 
-from sb3_q2rl import Demonstrations, QGatedSAC
+from sb3_q2rl import QGatedSAC
 from sb3_q2rl.asynchronous import AsyncLearning
 from sb3_q2rl.asynchronous.learner import Learner
 from sb3_q2rl.asynchronous.rows import NewRows
@@ -48,16 +48,6 @@ def same_state(one, other) -> None:
             assert value == other.state_dict()[name]
 
 
-def demonstrations(n: int = 9) -> Demonstrations:
-    """One episode, of nobody in particular."""
-    walk = np.linspace(-1, 1, 2 * (n + 1), dtype=np.float32).reshape(n + 1, 2)
-    over = np.arange(n) == n - 1
-    return Demonstrations(
-        observations=walk[:-1], next_observations=walk[1:], actions=np.full((n, 2), 0.123, np.float32),
-        rewards=over - np.ones(n, np.float32), terminated=over, truncated=np.zeros(n, bool), episode_ends=np.array([n]),
-    )  # fmt: skip
-
-
 BUFFER = ("actions", "rewards", "dones", "timeouts", "bc_actions", "bc_acted", "mc_returns")
 
 
@@ -67,8 +57,8 @@ BUFFER = ("actions", "rewards", "dones", "timeouts", "bc_actions", "bc_acted", "
         ("flat", {}),
         ("dict", {}),
         ("image", {}),
-        ("flat", {"demonstrations": demonstrations()}),
-        ("flat", {"demonstrations": demonstrations(), "keep_bc_episodes": False}),
+        ("flat", {"demonstrations": one_demonstration()}),
+        ("flat", {"demonstrations": one_demonstration(), "keep_bc_episodes": False}),
     ],
     ids=["flat", "dict", "image", "with_data", "with_data_only"],
 )
@@ -161,7 +151,7 @@ class Tell(BaseCallback):
 
 
 def test_demonstrations_reach_the_learner_and_stay_with_the_model(tmp_path):
-    model = model_of(SlowReach(), demonstrations=demonstrations())
+    model = model_of(SlowReach(), demonstrations=one_demonstration())
     tell = Tell(lambda lines: lines[-1][2] > 0)
     model.learn(20_000, callback=[AsyncLearning(tmp_path), tell])
     buffer = model.replay_buffer

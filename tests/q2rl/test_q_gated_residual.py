@@ -1,5 +1,6 @@
 """QGatedResidualSAC is QGatedSAC whose actor corrects the proposal of the BC policy."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +9,18 @@ import pytest
 import torch as th
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
-from worlds import WalkHome, gaussian, reach
+from worlds import gaussian, one_demonstration, reach, small_model
 
-from sb3_q2rl import Demonstrations, QGatedResidualSAC, QGatedSAC, QGatedTQC
+from sb3_q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.q2rl import load_model
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
 
-SMALL = {"n_bc_episodes": 3, "q_init_steps": 5, "batch_size": 16, "gradient_steps": 1, "policy_delay": 1, "seed": 0}
-SIZES: dict[str, Any] = {"net_arch": [16], "n_critics": 3, "value_net_arch": [16], "n_values": 2}
 PROPOSALS = th.tensor([[0.0, 0.5], [-0.9, 0.2], [0.98, -0.98]])
 OBS = th.tensor([[0.3, 0.1], [-1.0, 0.7], [0.0, 0.0]])
 
 
-def small(env: Any = None, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    given = {"bc_policy": WalkHome(), **SMALL, **kwargs}
-    return QGatedResidualSAC(env or reach(), policy_kwargs={**SIZES, **(policy_kwargs or {})}, device="cpu", **given)
+small = functools.partial(small_model, algorithm=QGatedResidualSAC)
 
 
 def with_corrections(model: Any) -> Any:
@@ -108,16 +105,7 @@ def test_an_unknown_proposal_of_a_memoryless_policy_is_asked_for() -> None:
 
 def test_demonstrations_carry_the_proposals_of_the_bc_policy() -> None:
     n = 8
-    demonstrations = Demonstrations(
-        observations=np.linspace(-1, 1, 2 * n, dtype=np.float32).reshape(n, 2),
-        next_observations=np.linspace(-1, 1, 2 * n, dtype=np.float32).reshape(n, 2),
-        actions=np.full((n, 2), 0.123, np.float32),
-        rewards=np.full(n, -1, np.float32),
-        terminated=np.arange(n) == n - 1,
-        truncated=np.zeros(n, bool),
-        episode_ends=np.array([n]),
-    )
-    model = small(demonstrations=demonstrations)
+    model = small(demonstrations=one_demonstration(n))
     model.learn(12 * 3 + 2)
     buffer = model.replay_buffer
     rows = np.flatnonzero(np.isclose(buffer.actions[: buffer.size(), 0, 0], 0.123))
@@ -177,7 +165,7 @@ def test_another_class_or_its_policy_alone_say_whom_to_ask(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("algorithm", [QGatedSAC, QGatedTQC, QGatedResidualSAC])
 def test_a_model_is_loaded_as_what_it_was(algorithm: Any, tmp_path: Path) -> None:
-    model = algorithm(reach(), bc_policy=gaussian(), policy_kwargs=SIZES, device="cpu", **SMALL)
+    model = small_model(bc_policy=gaussian(), algorithm=algorithm)
     model.learn(60)
     model.save(tmp_path / "model")
     again = load_model(tmp_path / "model", device="cpu")
