@@ -11,6 +11,7 @@ pytest.importorskip("robosuite", reason="the extra `robosuite` is not installed"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_demo_keeps_what_bc_can_do_and_then_gets_better(tmp_path):
     assert main(["demo", "--timesteps", "15000", "--n-eval-episodes", "50", "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "evaluations.csv")

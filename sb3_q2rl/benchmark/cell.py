@@ -1,15 +1,18 @@
 """
-One cell, run to its end in this process: ``python -m sb3_q2rl.benchmark.cell FOLDER``. The folder holds ``cell.json``,
-gets checkpoints and logs, and whoever starts the same cell there again goes on from the last checkpoint.
+One cell, run to its end in a process of the referee's: ``python -m sb3_q2rl.benchmark.cell FOLDER REFEREE_PID``. The
+folder holds ``wanted.json``, gets checkpoints and logs, and whoever starts the same cell there again goes on from the
+last checkpoint.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -128,8 +131,9 @@ def _remember(cell: Cell, path: Path) -> None:
 
 def _make_files(cell: Cell) -> None:
     """What the run starts from, where the suite says how to make it and nobody has yet."""
-    for name in {cell.bc_policy, cell.demonstrations} & cell.files.keys():
-        assert name is not None
+    for name in cell.files:  # in the suite's order: a policy may be made from demonstrations that are made first
+        if name not in (cell.bc_policy, cell.demonstrations):
+            continue
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.with_name(f".{path.name}.lock")):
@@ -149,14 +153,16 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, referee_pid: int) -> None:
     """
-    :param folder: with ``cell.json``
+    :param folder: with ``wanted.json``
+    :param referee_pid: of the process that started this one; the run ends when it has gone
     """
-    referee = os.getppid()
+
+    faulthandler.register(signal.SIGTERM, chain=True)  # the log then tells where it was
 
     def report(progress: Progress) -> None:
-        if os.getppid() != referee:
+        if os.getppid() != referee_pid:
             raise SystemExit("The referee is gone, and this run with it. The next one goes on from the checkpoint.")
         write_whole(folder / "progress.json", json.dumps(progress._asdict()))
 
@@ -164,4 +170,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -71,7 +71,7 @@ def _start(cell: Cell, logs: Path) -> Running:
     write_whole(folder / "wanted.json", json.dumps(cell.as_dict()))
     (folder / "progress.json").unlink(missing_ok=True)
     log = open(folder / "log.txt", "a")  # noqa: SIM115  closed when the process has ended
-    command = [sys.executable, "-u", "-m", "sb3_q2rl.benchmark.cell", str(folder)]
+    command = [sys.executable, "-u", "-m", "sb3_q2rl.benchmark.cell", str(folder), str(os.getpid())]
     process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | ONE_THREAD)
     return Running(cell, process, folder, log)
 

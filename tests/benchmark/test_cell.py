@@ -134,11 +134,15 @@ def test_files_are_made_where_they_are_missing(tmp_path):
     maker.write_text("import shutil, sys\nshutil.copy(*sys.argv[1:])\nopen(sys.argv[2] + '.made', 'a').write('x')\n")
     cell = cells(tmp_path, steps=20)["RLPD"]
     source = str(cell.demonstrations)
-    made = str(tmp_path / "new folder" / "made.npz")
+    made, made_of_it = str(tmp_path / "new folder" / "made.npz"), str(tmp_path / "a policy")
     cell = dataclasses.replace(
         cell,
-        to=dataclasses.replace(cell.to, demonstrations=made),
-        files={made: f"{maker} '{source}' '{made}'", str(tmp_path / "not needed"): "nothing.py"},
+        to=dataclasses.replace(cell.to, demonstrations=made, bc_policy=made_of_it),
+        files={
+            made: f"{maker} '{source}' '{made}'",
+            made_of_it: f"{maker} '{made}' '{made_of_it}'",
+            str(tmp_path / "not needed"): "nothing.py",
+        },
     )
     run_cell(cell, tmp_path / "a", silent)
     run_cell(cell, tmp_path / "b", silent)

@@ -24,6 +24,9 @@ STEPS = 1_000
 def world_in_processes(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "benchmark")]))
     monkeypatch.chdir(tmp_path)
+    yield
+    for log in tmp_path.rglob("log.txt"):  # shown where the test failed
+        print(f"{log}:\n{log.read_text()[-3000:]}")
 
 
 def rows(path):
