@@ -1,8 +1,10 @@
 """
 How late is a 10 Hz actor? The simulated Franka held to the real clock, with the learner in another process and in the
-same one. Prints, and writes to ``benchmarks/results/actor_jitter.json``, by how much the time from one command to the
-next differs from 0.1 s. Beside it, what the machine alone costs: the lateness of a process that only sleeps, at the
-same time; and the processor time of the actor's thread for a step, which no other process's load can lengthen.
+same one. Prints, and writes to ``benchmarks/results/actor_jitter.json``, by how much the time from one command's
+beginning to the next one's differs from 0.1 s, and how long decisions took: from the return of one command, the
+``deciding_s`` of ``FCIConfig`` before its period ends, to the next one. Beside it, what the machine alone costs: the
+lateness of a process that only sleeps, at the same time; and the processor time of the actor's thread for a step, which
+no other process's load can lengthen.
 
     python benchmarks/actor_jitter.py --seconds 90
     chrt -f 10 python benchmarks/actor_jitter.py --seconds 90      # with real-time priority: as root
@@ -32,23 +34,28 @@ from sb3_q2rl import QGatedSAC
 from sb3_q2rl.asynchronous import AsyncLearning
 from sb3_q2rl.bc import GaussianBCPolicy
 from sb3_q2rl.envs.franka.config import task_limits
+from sb3_q2rl.envs.franka.fci import FCIConfig
 from sb3_q2rl.envs.franka.franka_env import FrankaEnv
 from sb3_q2rl.envs.franka.mujoco_robot import MujocoRobot
 from sb3_q2rl.envs.franka.robot import Command, RobotState
 from sb3_q2rl.envs.franka.tasks import PEG_INSERTION
 
-PERIOD_S = 0.1
+PERIOD_S, DECIDING_S = 1 / FCIConfig().control_hz, FCIConfig().deciding_s
 EPISODE_STEPS = 50
 RESULTS = Path(__file__).parent / "results" / "actor_jitter.json"
 
 
 class RealTimeRobot:
-    """The simulated Franka on the clock of the wall, as a real one: a command ends with its period, without drift."""
+    """
+    The simulated Franka on the clock of the wall, as ``FCIRobot``: a command that is there in time begins when the last
+    one's period ends, and returns somewhat before its own does.
+    """
 
     def __init__(self) -> None:
         self.simulated = MujocoRobot(PEG_INSERTION)
-        self.commanded_s: list[float] = []
-        self._next_s = 0.0
+        self.began_s: list[float] = []
+        self.decided_s: list[float] = []
+        self._returned_s, self._end_s = 0.0, 0.0
 
     def connect(self) -> None:
         self.simulated.connect()
@@ -58,10 +65,16 @@ class RealTimeRobot:
 
     def command(self, command: Command) -> Command:
         now_s = time.monotonic()
-        self.commanded_s.append(now_s)
-        self._next_s = max(self._next_s, now_s - PERIOD_S) + PERIOD_S
+        self.decided_s.append(now_s - self._returned_s)
+        time.sleep(max(0.0, self._end_s - now_s))
+        began_s = time.monotonic()
+        self.began_s.append(began_s)
+        self._end_s += PERIOD_S
+        if not began_s < self._end_s <= began_s + PERIOD_S:  # the first one, or it came too late
+            self._end_s = began_s + PERIOD_S
         executed = self.simulated.command(command)
-        time.sleep(max(0.0, self._next_s - time.monotonic()))
+        time.sleep(max(0.0, self._end_s - DECIDING_S - time.monotonic()))
+        self._returned_s = time.monotonic()
         return executed
 
     def move(self, command: Command, duration_s: float) -> None:
@@ -101,7 +114,7 @@ class Phases(BaseCallback):
         model = self.model
         assert isinstance(model, QGatedSAC)
         first = not self.steps or bool(self.locals["dones"][0])  # the next command follows a reset
-        self.steps.append((len(self.robot.commanded_s) - 1, model.has_started, first))
+        self.steps.append((len(self.robot.began_s) - 1, model.has_started, first))
         self.processor_s.append(time.thread_time())
         return time.monotonic() < self.end_s
 
@@ -145,19 +158,23 @@ def measure(learner: str, seconds: float, obs_mode: Any) -> dict[str, Any]:
             callbacks.append(AsyncLearning(folder))
         model.learn(10**6, callback=callbacks)
     env.close()
-    times = np.array(robot.commanded_s)
+    times = np.array(robot.began_s)
     processor = 1000 * np.diff(phases.processor_s)
-    late: dict[str, list[float]] = {"BC acts": [], "learning": []}
-    taken: dict[str, list[float]] = {"BC acts": [], "learning": []}
+    late, taken, decided = ({"BC acts": list[float](), "learning": list[float]()} for _ in range(3))
     for k, ((i, has_started, _), (j, _, ends)) in enumerate(pairwise(phases.steps)):
         if j == i + 1 and not ends:  # both in one episode
             phase = "learning" if has_started else "BC acts"
             late[phase].append(1000 * abs(times[j] - times[i] - PERIOD_S))
             taken[phase].append(processor[k])
+            decided[phase].append(1000 * robot.decided_s[j])
     figures: dict[str, Any] = {"gradient_steps": model._n_updates, "actions": len(phases.steps)}
     for phase, values in late.items():
         if values:
-            figures[phase] = {"jitter": summary(values), "actor's processor time": summary(taken[phase])}
+            figures[phase] = {
+                "jitter": summary(values),
+                "time to decide": summary(decided[phase]),
+                "actor's processor time": summary(taken[phase]),
+            }
     figures["a process that only sleeps"] = summary(json.loads(sleeper.communicate()[0]))
     return figures
 

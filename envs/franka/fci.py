@@ -71,6 +71,8 @@ class FCIConfig:
     :param realtime: "enforce": refuse to run on a kernel without PREEMPT_RT; "ignore": run, and accept that the arm
         stops with ``communication_constraints_violation`` when this computer is late
     :param control_hz: of ``command``
+    :param deciding_s: so long before its period ends ``command`` returns. A next one that is decided within that time
+        begins on the period's end, however long its decision took; a later one begins when it comes
     :param translational_stiffness: N/m; damping is critical. The defaults are those of the simulation
     :param rotational_stiffness: N m/rad
     :param position_error_clip_m: of each axis; with the stiffness it bounds the force that the controller can build up
@@ -86,6 +88,7 @@ class FCIConfig:
 
     realtime: Literal["enforce", "ignore"] = "enforce"
     control_hz: float = 10.0
+    deciding_s: float = 0.02
     translational_stiffness: float = 1000.0
     rotational_stiffness: float = 60.0
     position_error_clip_m: float = 0.04
@@ -119,6 +122,9 @@ class FCIRobot:
         self._config = FCIConfig() if config is None else config
         if self._config.realtime not in ("enforce", "ignore"):
             raise ValueError(f"`realtime` is {self._config.realtime!r}; it must be 'enforce' or 'ignore'")
+        period_s = 1 / self._config.control_hz
+        if not 0 <= self._config.deciding_s < period_s:
+            raise ValueError(f"`deciding_s` is {self._config.deciding_s}; it is a part of a period, of {period_s} s")
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: Connection
         self._stops: Connection

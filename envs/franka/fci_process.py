@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import franky
 import numpy as np
@@ -58,6 +58,24 @@ def turned(start_xyzw: np.ndarray, end_xyzw: np.ndarray, fraction: float) -> np.
     return (np.sin((1 - fraction) * angle) * start_xyzw + np.sin(fraction * angle) * end_xyzw) / np.sin(angle)
 
 
+class Way(NamedTuple):
+    """From one pose and time to another."""
+
+    start_m: np.ndarray
+    start_xyzw: np.ndarray
+    end_m: np.ndarray
+    end_xyzw: np.ndarray
+    start_s: float
+    end_s: float
+    travelled: Callable[[float], float] = lambda time_fraction: time_fraction
+
+    def at(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """:return: position and (4,) quaternion"""
+        fraction = self.travelled((time_s - self.start_s) / (self.end_s - self.start_s))
+        position_m = self.start_m + fraction * (self.end_m - self.start_m)
+        return position_m, turned(self.start_xyzw, self.end_xyzw, fraction)
+
+
 class Arm:
     """
     :param stops: where a request to stop arrives
@@ -70,6 +88,8 @@ class Arm:
         self._settings: dict[str, Any] = {}
         self._target: tuple[np.ndarray, np.ndarray]
         self._period_end_s = 0.0
+        self._way: Way | None = None
+        self._fault: Exception | None = None
         self._state_stamp: Any = None
         self._state_time_s = 0.0
 
@@ -102,31 +122,57 @@ class Arm:
         }
 
     def command(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray, period_s: float) -> None:
-        """Move the reference there evenly until the control period is over."""
+        """
+        Move the reference there evenly until the control period is over. It returns while the last of the way is left
+        (:meth:`go_on`), so that the next command is there when the period ends.
+        """
         self._start_tracker()
+        if self._way is not None:
+            self._follow(self._way, self._way.end_s)
+            self._way = None
         now = time.monotonic()
         self._period_end_s += period_s
         if not now < self._period_end_s <= now + period_s:  # the first one, or the caller came too late
             self._period_end_s = now + period_s
-        for fraction, reference in self._way(position_m, quaternion_xyzw, self._period_end_s):
-            self._follow(*reference(fraction))
+        self._way = Way(*self._target, position_m, quaternion_xyzw, now, self._period_end_s)
+        self._follow(self._way, self._period_end_s - self._settings["deciding_s"])
+
+    def go_on(self) -> float | None:
+        """
+        The next step of what is left of a command's way.
+
+        :return: s until the one after it; None: the reference is there
+        """
+        if self._way is None or self._tracker is None or not self._tracker.is_running:
+            return None
+        now, end_s = time.monotonic(), self._way.end_s
+        step_end_s = min(now + REFERENCE_PERIOD_S, end_s)
+        try:
+            self._refer_to(*self._way.at(step_end_s))
+        except Exception as error:  # the next request is told
+            self._fault = error
+        if now >= end_s or self._fault is not None:
+            self._way = None
+            return None
+        return step_end_s - now
 
     def move(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray, duration_s: float) -> None:
         """Move the reference there in a straight line, then wait until the arm has come."""
         self._start_tracker()
-        for fraction, reference in self._way(position_m, quaternion_xyzw, time.monotonic() + duration_s):
-            self._follow(*reference(travelled(fraction)))
+        self._way, self._period_end_s, now = None, 0.0, time.monotonic()
+        way = Way(*self._target, position_m, quaternion_xyzw, now, now + duration_s, travelled)
+        self._follow(way, way.end_s)
         give_up_s = time.monotonic() + self._settings["arrival_timeout_s"]
         while not self._is_at_rest() and time.monotonic() < give_up_s:
             self._sleep(REFERENCE_PERIOD_S)
         distance_m = float(np.linalg.norm(np.array(self._robot.state.O_T_EE.translation) - position_m))
         if distance_m > self._settings["arrival_tolerance_m"]:
             raise TimeoutError(f"did not arrive: {1000 * distance_m:.0f} mm from the goal, {position_m.round(3)} m")
-        self._period_end_s = 0.0
 
     def halt(self) -> None:
         """Come to rest. What went wrong before does not matter any more."""
         tracker, self._tracker = self._tracker, None
+        self._way = self._fault = None
         if tracker is None:
             return
         try:
@@ -153,26 +199,23 @@ class Arm:
 
     def _raise_fault(self) -> None:
         """Raise what ended the control loop, if something did."""
+        if self._fault is not None:
+            raise self._fault
         if self._tracker is not None and not self._tracker.is_running:
             self._tracker = None
             self._robot.join_motion(timeout=1.0)
             raise RuntimeError("the control loop ended without giving a reason")
 
-    def _way(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray, end_s: float) -> Iterator[Any]:
-        """At each step: the fraction of time that will have passed at its end; the pose for a fraction of the way."""
-        start_m, start_xyzw = self._target
-        start_s = time.monotonic()
-
-        def reference(fraction: float) -> tuple[np.ndarray, np.ndarray]:
-            return start_m + fraction * (position_m - start_m), turned(start_xyzw, quaternion_xyzw, fraction)
-
-        while (now := time.monotonic()) < end_s:
-            step_end_s = min(now + REFERENCE_PERIOD_S, end_s)
-            yield (step_end_s - start_s) / (end_s - start_s), reference
+    def _follow(self, way: Way, until_s: float) -> None:
+        """In small steps; each is due when the next one begins."""
+        step_end_s = 0.0
+        while step_end_s < until_s:
+            step_end_s = min(time.monotonic() + REFERENCE_PERIOD_S, until_s)
+            self._raise_fault()
+            self._refer_to(*way.at(step_end_s))
             self._sleep(step_end_s - time.monotonic())
 
-    def _follow(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray) -> None:
-        self._raise_fault()
+    def _refer_to(self, position_m: np.ndarray, quaternion_xyzw: np.ndarray) -> None:
         self._target = (position_m, quaternion_xyzw)
         self._tracker.set_target(franky.Affine(position_m, quaternion_xyzw))
 
@@ -187,7 +230,9 @@ def main() -> None:
     arm = Arm(stops)
     try:
         while True:
-            ready = wait([requests, stops])
+            ready = wait([requests, stops], timeout=arm.go_on())
+            if not ready:
+                continue
             if stops in ready:
                 stops.recv_bytes()
                 arm.halt()

@@ -74,8 +74,8 @@ class FrankaRobot(Protocol):
 
     def command(self, command: Command) -> Command:
         """
-        Pull the tool there until the control period is over, then return. Periods follow each other without drift: time
-        that the caller took since the last call is part of the period. A simulator steps through it.
+        Pull the tool there until the control period is over. Return by then, or somewhat earlier, so that the next
+        command is decided when it is: periods follow each other without drift. A simulator steps through one.
 
         :param command: an absolute target, one control period's way off at most
         :return: what was executed, where the robot cut it down

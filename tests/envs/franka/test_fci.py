@@ -91,7 +91,27 @@ def test_a_late_caller_gets_a_whole_period(robot):
     time.sleep(2.5 * PERIOD_S)
     began_s = time.monotonic()
     robot.command(there(robot.state()))
-    assert time.monotonic() - began_s == pytest.approx(PERIOD_S, abs=0.03)
+    assert time.monotonic() - began_s == pytest.approx(PERIOD_S - CONFIG.deciding_s, abs=0.03)
+
+
+def test_while_the_next_command_is_decided_the_arm_follows_this_one(franky_sim):
+    """Nearly all of the period is for deciding: without that the arm would make a tenth of each step."""
+    robot = FCIRobot(franky_sim.host, config=replace(CONFIG, deciding_s=0.09))
+    robot.connect()
+    start = robot.state()
+    began_s = time.monotonic()
+    for step in range(1, 11):
+        robot.command(there(start, dz=0.006 * step))
+        time.sleep(0.02 * (step % 4))  # decisions of 0 to 60 ms
+    assert time.monotonic() - began_s == pytest.approx(9 * PERIOD_S + 0.05, abs=0.03)
+    time.sleep(0.5)
+    np.testing.assert_allclose(robot.state().position_m, start.position_m + np.array([0, 0, 0.06]), atol=LAG_M)
+    robot.command(there(robot.state(), dz=-0.01))
+    robot.stop()
+    assert_stands(robot)
+    robot.close()
+    with pytest.raises(ValueError, match="`deciding_s` is 0.1; it is a part of a period, of 0.1 s"):
+        FCIRobot("127.0.0.1", config=replace(CONFIG, deciding_s=0.1))
 
 
 def test_a_move_arrives_and_rests(robot):
