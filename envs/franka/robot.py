@@ -74,8 +74,8 @@ class FrankaRobot(Protocol):
 
     def command(self, command: Command) -> Command:
         """
-        Pull the tool there until the control period is over. Return by then, or somewhat earlier, so that the next
-        command is decided when it is: periods follow each other without drift. A simulator steps through one.
+        Pull the tool there until the control period is over. Return by then, or a little earlier, so that the caller
+        can have the next command ready: periods follow each other without drift. A simulator steps through one.
 
         :param command: an absolute target, one control period's way off at most
         :return: what was executed, where the robot cut it down
