@@ -32,7 +32,8 @@ def run_on_ray(cells: Sequence[Cell], logs: Path, results: Results, board: Board
     ray = connect("--backend ray")
     from ray.util.queue import Queue
 
-    news = Queue()
+    # By default it waits for a free core, which cells that wait for the queue may hold
+    news = Queue(actor_options={"num_cpus": 0})
     by_key = {cell.key: cell for cell in cells}
     # A process of its own for each, with one thread, which is Ray's rule for a task of one core
     remote = ray.remote(num_cpus=1, max_calls=1, max_retries=MAX_RETRIES)(_run)
