@@ -207,8 +207,8 @@ class Arm:
             raise RuntimeError("the control loop ended without giving a reason")
 
     def _follow(self, way: Way, until_s: float) -> None:
-        """In small steps; each is due when the next one begins."""
-        step_end_s = 0.0
+        """In small steps, each due when the next one begins; none where that time has passed."""
+        step_end_s = time.monotonic()
         while step_end_s < until_s:
             step_end_s = min(time.monotonic() + REFERENCE_PERIOD_S, until_s)
             self._raise_fault()

@@ -1,5 +1,6 @@
 """FCIRobot against a server of libfranka's protocol, also one that is killed or frozen."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -320,3 +321,29 @@ def test_the_reference_moves_evenly():
             assert (there.inv() * way(fraction)).magnitude() < 1e-6
     same = start.as_quat()
     np.testing.assert_allclose(turned(same, -same, 0.5), same, atol=1e-9)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.05, 0.085, 0.095, 0.15])
+def test_the_reference_stays_on_its_way_however_late_a_command_comes(late_s):
+    """Less of the period may be left than is set aside for deciding."""
+    pytest.importorskip("franky", reason="needs franky-control: pip install sb3_q2rl[franka]")
+    from sb3_q2rl.envs.franka.fci_process import Arm
+
+    class Recorded(Arm):
+        def _start_tracker(self):
+            pass
+
+        def _refer_to(self, position_m, quaternion_xyzw):
+            self._target = (position_m, quaternion_xyzw)
+            heights_m.append(position_m[2])
+
+    heights_m, upright = [0.0], np.array([0.0, 0.0, 0.0, 1.0])
+    _, stops = multiprocessing.Pipe()
+    arm = Recorded(stops)
+    arm._settings, arm._target = {"deciding_s": 0.02}, (np.zeros(3), upright)
+    arm.command(np.array([0, 0, 0.01]), upright, PERIOD_S)
+    time.sleep(0.02 + late_s)
+    arm.command(np.array([0, 0, 0.02]), upright, PERIOD_S)
+    assert len(heights_m) > 5
+    assert np.diff(heights_m).min() >= 0
+    assert heights_m[-1] <= 0.02
