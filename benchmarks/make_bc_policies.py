@@ -28,6 +28,7 @@ from sb3_q2rl.bc import GaussianBCPolicy, train_bc
 from sb3_q2rl.bc.evaluate import evaluate_bc
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
+from sb3_q2rl.data.detect import options_for_space
 from sb3_q2rl.demos.record import record_demonstrations
 
 PEN_DEMONSTRATION_SEED = 500_000
@@ -60,6 +61,7 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "lift": Recipe("RobomimicLift-v0", 16, sigma_min=DEMONSTRATION_NOISE, n_epochs=400, eval_interval=400),
+    "lift-image": Recipe("RobomimicLiftImage-v0", 7, sigma_min=DEMONSTRATION_NOISE, n_epochs=200, eval_interval=200),
     "can": Recipe("RobomimicCan-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "square": Recipe("RobomimicSquare-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "kitchen": Recipe("FrankaKitchenComplete-v0", 53, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
@@ -149,7 +151,8 @@ def make_scripted(recipe: Recipe) -> tuple[GaussianBCPolicy, gym.Env]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demos.hdf5"
         record_demonstrations(recipe.env_id, path, recipe.n_demonstrations, noise=DEMONSTRATION_NOISE, seed=0)
-        demonstrations = Demonstrations.load(path)
+        env = gym.make(recipe.env_id)
+        demonstrations = Demonstrations.load(path, **options_for_space(path, env.observation_space))
     policy = train_bc(
         demonstrations,
         n_components=5,
@@ -158,7 +161,7 @@ def make_scripted(recipe: Recipe) -> tuple[GaussianBCPolicy, gym.Env]:
         eval_interval=recipe.eval_interval,
         seed=0,
     )
-    return policy, gym.make(recipe.env_id)
+    return policy, env
 
 
 MAKERS: dict[str, Callable[[], tuple[GaussianBCPolicy, gym.Env]]] = {
