@@ -30,6 +30,7 @@ SHIPPED_POLICIES = {
     "adroit-door-human": ASSETS / "adroit_door_human_bc.pt",
     "adroit-pen-dapg": ASSETS / "adroit_pen_dapg_bc.pt",
     "robomimic-lift": ASSETS / "robomimic_lift_bc.pt",
+    "robomimic-lift-image": ASSETS / "robomimic_lift_image_bc.pt",
     "robomimic-can": ASSETS / "robomimic_can_bc.pt",
     "robomimic-square": ASSETS / "robomimic_square_bc.pt",
     "franka-kitchen": ASSETS / "franka_kitchen_bc.pt",

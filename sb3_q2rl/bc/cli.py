@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
-from gymnasium import spaces
 
 from sb3_q2rl.bc.evaluate import evaluate_bc
 from sb3_q2rl.bc.train import train_bc
 from sb3_q2rl.data.demonstrations import Demonstrations
-from sb3_q2rl.data.detect import reader_options
+from sb3_q2rl.data.detect import options_for_space
 
 # Fresh initial states: far from the seeds of the rollouts that chose the checkpoint.
 _FRESH_SEED = 1_000_000
@@ -44,9 +42,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> None:
     """Train, save, and say what came out."""
     env = gym.make(args.env) if args.env else None
-    options: dict[str, Any] = {"obs_keys": args.obs_keys} if args.obs_keys else {}
-    if env is not None and isinstance(env.observation_space, spaces.Dict) and "as_dict" in reader_options(args.data):
-        options = {"as_dict": True, "obs_keys": list(env.observation_space.spaces), **options}
+    options = {} if env is None else options_for_space(args.data, env.observation_space)
+    if args.obs_keys:
+        options["obs_keys"] = args.obs_keys
     demonstrations = Demonstrations.load(args.data, clip_actions=args.clip_actions, **options)
     print(
         f"{args.data}: {demonstrations.n_episodes} episodes ({demonstrations.source}), {len(demonstrations)} steps, "

@@ -27,7 +27,7 @@ from sb3_q2rl.common.images import image_keys, shift_observation, with_channels_
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
-from sb3_q2rl.data.detect import reader_options
+from sb3_q2rl.data.detect import options_for_space, reader_options
 
 
 class OfflineToOnlineSAC(ActingSAC):
@@ -141,12 +141,10 @@ class OfflineToOnlineSAC(ActingSAC):
         observations the keys of one that has a Dict.
         """
         known = set(reader_options(path))
-        options: dict[str, Any] = {}
+        options = options_for_space(path, self.observation_space)
         for name in {"reward_scale", "reward_bias"} & known:
             if self.env is not None and self.env.has_attr(name):
                 options[name] = self.env.get_attr(name)[0]
-        if isinstance(self.observation_space, spaces.Dict) and "as_dict" in known:
-            options |= {"as_dict": True, "obs_keys": list(self.observation_space.spaces)}
         return Demonstrations.load(path, **options)
 
     def _choose_replay_buffer(self) -> None:

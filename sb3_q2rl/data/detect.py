@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
+
 from sb3_q2rl.data.d4rl import is_d4rl, load_d4rl
 from sb3_q2rl.data.demonstrations import Demonstrations
 from sb3_q2rl.data.hdf5 import open_hdf5
@@ -62,6 +64,17 @@ def reader_options(path_or_name: str | Path) -> list[str]:
     """
     is_file = str(path_or_name) not in SHIPPED_DEMONSTRATIONS and Path(path_or_name).is_file()
     return _options(_reader(Path(path_or_name))) if is_file else []
+
+
+def options_for_space(path_or_name: str | Path, space: spaces.Space) -> dict[str, Any]:
+    """
+    :param path_or_name: a file, or the name of a shipped data set
+    :param space: of an environment's observations
+    :return: what makes the file's reader give observations as that environment does: a Dict's keys, kept apart
+    """
+    if isinstance(space, spaces.Dict) and "as_dict" in reader_options(path_or_name):
+        return {"as_dict": True, "obs_keys": list(space.spaces)}
+    return {}
 
 
 def _options(read: Callable[..., Demonstrations]) -> list[str]:

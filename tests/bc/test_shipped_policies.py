@@ -25,6 +25,11 @@ def test_each_is_somebodys_default():
     assert set(ENVS) == set(SHIPPED_POLICIES)
 
 
+def vector_of(policy, obs):
+    """What it reads beside images, if it sees any."""
+    return np.concatenate([obs[key] for key in policy.obs_keys]) if isinstance(obs, dict) else obs
+
+
 @pytest.mark.parametrize("name", SHIPPED_POLICIES)
 def test_it_acts_in_its_environment(name):
     import sb3_q2rl.envs  # noqa: F401
@@ -34,15 +39,17 @@ def test_it_acts_in_its_environment(name):
             pytest.importorskip(package, reason=f"{name} acts in {ENVS[name]}, which needs {package}")
     policy, env = BCPolicyAdapter.from_checkpoint(name), gym.make(ENVS[name])
     obs, _ = env.reset(seed=0)
-    assert obs.shape == (policy.obs_dim,)
+    assert vector_of(policy, obs).shape == (policy.obs_dim,)
     assert env.action_space.shape == (policy.action_dim,)
     # A policy of another task, or of another order of the observations, would find itself far from what it knows
-    distance = np.abs((obs - policy.obs_mean.numpy()) / policy.obs_std.numpy())
+    distance = np.abs((vector_of(policy, obs) - policy.obs_mean.numpy()) / policy.obs_std.numpy())
     assert np.median(distance) < 3
-    step = policy.step(th.as_tensor(obs[None]), None, np.array([True]), deterministic=True)
+    is_dict = isinstance(obs, dict)
+    batch = {key: th.as_tensor(part[None]) for key, part in obs.items()} if is_dict else th.as_tensor(obs[None])
+    step = policy.step(batch, None, np.array([True]), deterministic=True)
     assert th.isfinite(step.log_prob).all()
     obs, *_ = env.step(step.actions[0].numpy())
-    assert np.isfinite(obs).all()
+    assert np.isfinite(vector_of(policy, obs)).all()
     env.close()
 
 

@@ -84,8 +84,7 @@ def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
         return
     pytest.importorskip("gymnasium_robotics", reason="needs the extra `d4rl`")
     env = gym.make(name)
-    if name.endswith("Image-v0"):
-        assert "bc_policy" not in kwargs, "none that sees images is shipped"
+    if name.endswith("Image-v0") and "bc_policy" not in kwargs:
         n_actions = env.action_space.shape[0]
         kwargs["bc_policy"] = BCPolicyAdapter.from_callable(
             lambda obs: th.zeros(len(next(iter(obs.values()))), n_actions), "fixed"
