@@ -95,6 +95,11 @@ class QEstimate(BaseModel):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.is_fitted = state["is_fitted"]
 
+    @property
+    def _shares_encoder(self) -> bool:
+        """Do the members read features that are learnt, too? Vectors pass as they are."""
+        return any(True for _ in self.features_extractor.parameters())
+
     def _normalised_values(self, raw_obs: PyTorchObs) -> th.Tensor:
         return self.members(self.extract_features(raw_obs, self.features_extractor))
 
@@ -144,7 +149,8 @@ class QEstimate(BaseModel):
     ) -> ValueFit:
         """
         Regress V_BC on Monte-Carlo returns. Every member holds out other episodes (cross-validation), so all episodes
-        teach and all judge; the ensemble is frozen where the error on what was held out was least.
+        teach and all judge; the ensemble is frozen where the error on what was held out was least. Members that share
+        an encoder of images all hold out the same: what one of them teaches it all know.
 
         :param transitions: Looks up observations and returns of the transitions 0 .. sum(episode_lengths) - 1
         :param episode_lengths: Whole episodes are held out: the steps of one are too alike to judge each other
@@ -158,22 +164,23 @@ class QEstimate(BaseModel):
         """
         n_members = self.members.n_members
         n_transitions = sum(episode_lengths)
-        # One member alone holds out a fifth, and learns from folds that nobody judges
-        fold_of_episode = np.random.permutation(len(episode_lengths)) % (n_members if n_members > 1 else 5)
+        # Those who hold out the same hold out a fifth, and learn from folds that nobody judges
+        n_judges = 1 if self._shares_encoder else n_members
+        fold_of_episode = np.random.permutation(len(episode_lengths)) % (n_judges if n_judges > 1 else 5)
         fold_of_transition = np.repeat(fold_of_episode, episode_lengths)
         fold = th.as_tensor(fold_of_transition, device=self.return_mean.device)
-        judged = np.random.permutation(np.flatnonzero(fold_of_transition < n_members))[:N_FOR_STATISTICS]
+        judged = np.random.permutation(np.flatnonzero(fold_of_transition < n_judges))[:N_FOR_STATISTICS]
         self._set_scales(transitions, np.random.permutation(n_transitions)[:N_FOR_STATISTICS])
         self.requires_grad_(True)
         self.set_training_mode(True)
         optimizer = th.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
-        member = th.arange(n_members, device=fold.device).unsqueeze(1)
+        held_out = th.arange(n_members, device=fold.device).unsqueeze(1) % n_judges  # the fold of each member
         best, best_error, best_step = copy.deepcopy(self.state_dict()), float("inf"), 0
         for step in range(1, max_steps + 1):
             drawn = np.random.randint(n_transitions, size=batch_size)
             obs, returns = transitions(drawn)
             targets = (returns - self.return_mean) / self.return_std
-            learns = fold[drawn] != member if len(episode_lengths) > 1 else th.ones_like(member, dtype=th.bool)
+            learns = fold[drawn] != held_out if len(episode_lengths) > 1 else th.ones_like(held_out, dtype=th.bool)
             loss = ((self._normalised_values(obs) - targets).square() * learns).sum() / learns.sum().clamp(min=1)
             optimizer.zero_grad()
             loss.backward()
@@ -208,13 +215,14 @@ class QEstimate(BaseModel):
         self, transitions: Transitions, indices: np.ndarray, fold: th.Tensor, chunk: int = 512
     ) -> tuple[float, float]:
         """
-        :return: mean squared error, each transition judged by the member that held it out, and the returns' variance
+        :return: mean squared error, each transition judged by those who held it out, and the returns' variance
         """
         errors, targets = [], []
         for start in range(0, len(indices), chunk):
             some = indices[start : start + chunk]
             obs, returns = transitions(some)
-            values = self._normalised_values(obs).gather(0, fold[some].unsqueeze(0)).squeeze(0)
+            members = self._normalised_values(obs)
+            values = members.mean(0) if self._shares_encoder else members.gather(0, fold[some].unsqueeze(0)).squeeze(0)
             errors.append(values * self.return_std + self.return_mean - returns)
             targets.append(returns)
         return float(th.cat(errors).square().mean()), float(th.cat(targets).var(correction=0))

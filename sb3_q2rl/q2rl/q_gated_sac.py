@@ -256,6 +256,12 @@ class QGatedSAC(QInitialisation):
         """
         start = time.time()
         rows, columns = (np.concatenate(parts) for parts in zip(*episodes, strict=True))
+        if self.verbose > 0:
+            print(
+                f"Q-estimation from {len(episodes)} BC episodes, {len(rows)} steps, then {self.q_init_steps} steps of "
+                "Q-initialisation ...",
+                flush=True,  # from images it takes a CPU minutes
+            )
 
         def raw_transitions(indices: np.ndarray) -> tuple[Any, th.Tensor]:
             places = rows[indices], columns[indices]
@@ -263,7 +269,9 @@ class QGatedSAC(QInitialisation):
                 self.replay_buffer.mc_returns[places], device=self.device
             )
 
-        fit = self.policy.q_estimate.fit(raw_transitions, [len(episode_rows) for episode_rows, _ in episodes])
+        fit = self.policy.q_estimate.fit(
+            raw_transitions, [len(episode_rows) for episode_rows, _ in episodes], batch_size=self.batch_size
+        )
         nats = self.replay_buffer.bc_log_prob[rows, columns] + self.replay_buffer.bc_entropy[rows, columns]
         self.policy.q_estimate.centre(th.as_tensor(nats, device=self.device))
         self._initialise(rows, columns)
@@ -278,9 +286,8 @@ class QGatedSAC(QInitialisation):
             alike = np.isnan(fit.r2)
             explained = "all returns are alike" if alike else f"V_BC explains {fit.r2:.0%} of the held-out returns"
             print(
-                f"Q-estimation: {len(episodes)} BC episodes, {len(rows)} steps; {explained} (error {fit.rmse:.3g}). "
-                f"{self.q_init_steps} steps of Q-initialisation, "
-                f"{seconds:.0f} s in all. The gate opens at step {self.num_timesteps}."
+                f"... {explained} (error {fit.rmse:.3g}). The gate opens at step {self.num_timesteps}, after "
+                f"{seconds:.0f} s of both."
             )
 
     def add_waiting_demonstrations(self) -> None:

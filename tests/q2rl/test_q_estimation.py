@@ -70,9 +70,9 @@ def test_log_prob_and_entropy_cancel_on_average():
         assert at_mode.log_prob + at_mode.entropy == pytest.approx(1.0, abs=1e-5)  # D / 2
 
 
-def estimate_net(obs_dim=1, n_members=3):
+def estimate_net(obs_dim=1, n_members=3, encoder=FlattenExtractor):
     space = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
-    extractor = StandardizedExtractor(space, FlattenExtractor(space))
+    extractor = StandardizedExtractor(space, encoder(space))
     return QEstimate(space, spaces.Box(-1, 1, (1,), np.float32), extractor, net_arch=[32], n_members=n_members)
 
 
@@ -101,11 +101,24 @@ def test_early_stopping_prefers_not_to_learn_noise():
         assert net.value(obs).std() < 0.9 * returns.std()
 
 
-def test_held_out_error_is_that_of_whole_unseen_episodes():
+class LearntEncoder(FlattenExtractor):
+    """As a camera's: one encoder, that all members of the ensemble read and teach."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.net = th.nn.Sequential(th.nn.Linear(self.features_dim, 64), th.nn.ReLU(), th.nn.Linear(64, 1))
+        self._features_dim = 1
+
+    def forward(self, obs):
+        return self.net(super().forward(obs))
+
+
+@pytest.mark.parametrize("encoder", [FlattenExtractor, LearntEncoder])
+def test_held_out_error_is_that_of_whole_unseen_episodes(encoder):
     """The return depends on the episode alone and the observation tells which: known episodes are easy, others not."""
     th.manual_seed(0)
     np.random.seed(0)
-    net = estimate_net(obs_dim=40)
+    net = estimate_net(obs_dim=40, encoder=encoder)
     episode = th.arange(40).repeat_interleave(25)
     obs = th.eye(40)[episode] + 0.01 * th.randn(1000, 40)
     returns = th.randn(40)[episode]
