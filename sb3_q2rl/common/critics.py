@@ -15,7 +15,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_q2rl.common.extractors import StandardizedExtractor
+from sb3_q2rl.common.extractors import Encoded, StandardizedExtractor
 
 
 class EnsembleLinear(nn.Module):
@@ -159,18 +159,26 @@ class EnsembleCritic(BaseModel):
         self.q_mean.copy_(mean)
         self.q_std.copy_(std)
 
-    def forward(self, obs: PyTorchObs, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+    def encode(self, obs: PyTorchObs) -> Encoded:
         """
         :param obs: (batch, *obs_shape), or a dict of those
+        :return: what the methods of these critics, and their actor's, take in its place
+        """
+        return Encoded(self.extract_features(obs, self.features_extractor))
+
+    def forward(self, obs: PyTorchObs | Encoded, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param obs: (batch, *obs_shape), or a dict of those, or what :meth:`encode` made of them
         :param actions: (batch, action_dim) in [-1, 1]
         :param members: Indices of the critics to evaluate; all of them by default
         :return: (n_critics or len(members), batch)
         """
         return self.value_of(self.inputs(obs, actions), members)
 
-    def inputs(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+    def inputs(self, obs: PyTorchObs | Encoded, actions: th.Tensor) -> th.Tensor:
         """What the networks read: (batch, features_dim + action_dim)."""
-        return th.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
+        seen = obs if isinstance(obs, Encoded) else self.encode(obs)
+        return th.cat([seen.features, actions], dim=1)
 
     def value_of(self, x: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
         """
@@ -180,7 +188,7 @@ class EnsembleCritic(BaseModel):
         """
         return self.q_networks(x, members) * self.q_std + self.q_mean
 
-    def lowest(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+    def lowest(self, obs: PyTorchObs | Encoded, actions: th.Tensor) -> th.Tensor:
         """
         min_i Q_i(s, a). Nine critics of ten have no part in its gradient: find the lowest one first, then differentiate
         only that. (Not on a GPU, which would have to wait for the sizes of the groups, and has flops to spare.)
@@ -211,7 +219,7 @@ class QuantileCritic(EnsembleCritic):
     def __init__(self, *, n_quantiles: int = 25, **kwargs: Any) -> None:
         super().__init__(n_outputs=n_quantiles, **kwargs)
 
-    def quantiles(self, obs: PyTorchObs, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
+    def quantiles(self, obs: PyTorchObs | Encoded, actions: th.Tensor, members: th.Tensor | None = None) -> th.Tensor:
         """
         :param obs: (batch, *obs_shape), or a dict of those
         :param actions: (batch, action_dim) in [-1, 1]

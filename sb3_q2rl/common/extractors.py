@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 import torch as th
@@ -13,6 +14,18 @@ from sb3_q2rl.common.images import image_keys
 
 # An observation so many standard deviations away tells only that it is far away
 CLIP = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """
+    What the critics' encoder made of observations. Actor and critics take it in their place, so that an image that all
+    of them read is looked at once.
+
+    :param features: (batch, features_dim)
+    """
+
+    features: th.Tensor
 
 
 class StandardizedExtractor(BaseFeaturesExtractor):

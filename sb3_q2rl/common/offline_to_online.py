@@ -207,7 +207,7 @@ class OfflineToOnlineSAC(ActingSAC):
                 self.actor.reset_noise()
             # The critics only pass the gradient on to the action: half the work is saved by not asking for theirs
             self.critic.requires_grad_(False)
-            self._optimise_actor(self._actor_loss(batch))
+            self._optimise_actor(self._actor_loss(self._seen(batch)))
             self.critic.requires_grad_(True)
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -243,6 +243,10 @@ class OfflineToOnlineSAC(ActingSAC):
             observations=shift_observation(batch.observations, keys, self.image_shift),
             next_observations=shift_observation(batch.next_observations, keys, self.image_shift),
         )
+
+    def _seen(self, batch: BCSamples) -> BCSamples:
+        """The batch with its observations encoded, by the encoder that actor and critics share."""
+        return batch._replace(observations=self.critic.encode(batch.observations))
 
     def _unnormalized(self, obs: Any) -> Any:
         """Observations of a batch as the BC policy knows them."""

@@ -19,7 +19,7 @@ from torch.distributions import Normal
 
 from sb3_q2rl.common.cameras import CamerasExtractor
 from sb3_q2rl.common.critics import EnsembleCritic
-from sb3_q2rl.common.extractors import StandardizedExtractor
+from sb3_q2rl.common.extractors import Encoded, StandardizedExtractor
 
 
 class UncheckedSquashedGaussian(SquashedDiagGaussianDistribution):
@@ -38,7 +38,9 @@ class DetachedActor(Actor):
         if isinstance(self.action_dist, SquashedDiagGaussianDistribution):
             self.action_dist = UncheckedSquashedGaussian(get_action_dim(self.action_space))
 
-    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+    def extract_features(self, obs: PyTorchObs | Encoded, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        if isinstance(obs, Encoded):
+            return obs.features.detach()
         with th.no_grad():
             return super().extract_features(obs, features_extractor)
 

@@ -41,7 +41,8 @@ class QInitialisation(OfflineToOnlineSAC):
         scores_any_action = self._scores_any_action(rows, columns)
         for _ in range(self.q_init_steps):
             drawn = np.random.randint(len(rows), size=self.batch_size)
-            batch = self._shifted(self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env))
+            batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
+            batch = self._seen(self._shifted(batch))
             targets = values[drawn] + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
             loss = self._value_loss(batch, targets)
             if scores_any_action:

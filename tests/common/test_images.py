@@ -13,6 +13,7 @@ from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCReplayBuffer
 from sb3_q2rl.common.cameras import CamerasExtractor
 from sb3_q2rl.common.frames import NextFrames
 from sb3_q2rl.common.images import image_keys, random_shift
+from sb3_q2rl.common.policies import EnsembleSACMultiInputPolicy
 
 CAMERA = spaces.Box(0, 255, (3, 40, 48), np.uint8)
 SPACE = spaces.Dict({"camera": CAMERA, "state": spaces.Box(-1, 1, (2,), np.float32)})
@@ -136,3 +137,19 @@ def test_every_camera_has_an_encoder_and_vectors_pass():
     changed = extractor({**obs, "c": th.rand(5, 3, 40, 48)})
     th.testing.assert_close(changed[:, :16], features[:, :16])
     assert (changed[:, 16:32] - features[:, 16:32]).abs().max() > 0.01
+
+
+def test_what_is_encoded_once_counts_as_the_observation():
+    """Actor and critics say the same, the critics' gradient reaches the encoder, and the actor's does not."""
+    policy = EnsembleSACMultiInputPolicy(SPACE, ACT, lambda _: 1e-3, net_arch=[16], n_critics=3)
+    obs = {"camera": th.randint(0, 256, (5, *CAMERA.shape), dtype=th.uint8), "state": th.randn(5, 2)}
+    actions = th.rand(5, 1)
+    seen = policy.critic.encode(obs)
+    assert th.equal(policy.critic(seen, actions), policy.critic(obs, actions))
+    assert th.equal(policy.critic.lowest(seen, actions), policy.critic.lowest(obs, actions))
+    assert th.equal(policy.actor(seen, deterministic=True), policy.actor(obs, deterministic=True))
+    encoder = next(policy.critic.features_extractor.parameters())
+    policy.actor(seen, deterministic=True).sum().backward()
+    assert encoder.grad is None
+    policy.critic(seen, actions).sum().backward()
+    assert encoder.grad.abs().sum() > 0
