@@ -167,26 +167,27 @@ class QEstimate(BaseModel):
         # Those who hold out the same hold out a fifth, and learn from folds that nobody judges
         n_judges = 1 if self._shares_encoder else n_members
         fold_of_episode = np.random.permutation(len(episode_lengths)) % (n_judges if n_judges > 1 else 5)
-        fold_of_transition = np.repeat(fold_of_episode, episode_lengths)
-        fold = th.as_tensor(fold_of_transition, device=self.return_mean.device)
-        judged = np.random.permutation(np.flatnonzero(fold_of_transition < n_judges))[:N_FOR_STATISTICS]
+        fold_of_member = np.arange(n_members)[:, None] % n_judges
+        is_held_out = fold_of_member == np.repeat(fold_of_episode, episode_lengths)  # (n_members, n_transitions)
+        judged = np.random.permutation(np.flatnonzero(is_held_out.any(axis=0)))[:N_FOR_STATISTICS]
+        held_out = th.as_tensor(is_held_out, device=self.return_mean.device)
+        taught = ~held_out if len(episode_lengths) > 1 else th.ones_like(held_out)
         self._set_scales(transitions, np.random.permutation(n_transitions)[:N_FOR_STATISTICS])
         self.requires_grad_(True)
         self.set_training_mode(True)
         optimizer = th.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
-        held_out = th.arange(n_members, device=fold.device).unsqueeze(1) % n_judges  # the fold of each member
         best, best_error, best_step = copy.deepcopy(self.state_dict()), float("inf"), 0
         for step in range(1, max_steps + 1):
             drawn = np.random.randint(n_transitions, size=batch_size)
             obs, returns = transitions(drawn)
             targets = (returns - self.return_mean) / self.return_std
-            learns = fold[drawn] != held_out if len(episode_lengths) > 1 else th.ones_like(held_out, dtype=th.bool)
+            learns = taught[:, drawn]
             loss = ((self._normalised_values(obs) - targets).square() * learns).sum() / learns.sum().clamp(min=1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if step % check_every == 0:
-                error, _ = self._held_out_error(transitions, judged, fold)
+                error, _ = self._held_out_error(transitions, judged, held_out)
                 if error < (1 - MIN_IMPROVEMENT) * best_error:
                     best, best_error, best_step = copy.deepcopy(self.state_dict()), error, step
                 elif step - best_step >= patience * check_every:
@@ -197,7 +198,7 @@ class QEstimate(BaseModel):
         self.requires_grad_(False)
         self.set_training_mode(False)
         self.is_fitted = True
-        error, variance = self._held_out_error(transitions, judged, fold)
+        error, variance = self._held_out_error(transitions, judged, held_out)
         returns_differ = variance > 1e-6 * float(self.return_std) ** 2
         return ValueFit(r2=1 - error / variance if returns_differ else float("nan"), rmse=error**0.5, n_steps=best_step)
 
@@ -212,7 +213,7 @@ class QEstimate(BaseModel):
 
     @th.no_grad()
     def _held_out_error(
-        self, transitions: Transitions, indices: np.ndarray, fold: th.Tensor, chunk: int = 512
+        self, transitions: Transitions, indices: np.ndarray, held_out: th.Tensor, chunk: int = 512
     ) -> tuple[float, float]:
         """
         :return: mean squared error, each transition judged by those who held it out, and the returns' variance
@@ -221,8 +222,8 @@ class QEstimate(BaseModel):
         for start in range(0, len(indices), chunk):
             some = indices[start : start + chunk]
             obs, returns = transitions(some)
-            members = self._normalised_values(obs)
-            values = members.mean(0) if self._shares_encoder else members.gather(0, fold[some].unsqueeze(0)).squeeze(0)
+            judges = held_out[:, some]
+            values = (self._normalised_values(obs) * judges).sum(dim=0) / judges.sum(dim=0)
             errors.append(values * self.return_std + self.return_mean - returns)
             targets.append(returns)
         return float(th.cat(errors).square().mean()), float(th.cat(targets).var(correction=0))
