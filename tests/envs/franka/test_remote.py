@@ -210,8 +210,8 @@ def wait_until(condition, timeout_s=10.0):
         time.sleep(0.01)
 
 
-def test_a_taken_port_is_named(served, key):
-    _, port = served
+def test_a_taken_port_is_named(client, served, key):
+    _, port = served  # taken for sure: the client has connected
     with pytest.raises(RobotError, match=f"Cannot listen at 127.0.0.1:{port}"):
         serve(PaperRobot(), key, port=port)
 
