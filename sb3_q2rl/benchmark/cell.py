@@ -37,6 +37,9 @@ from sb3_q2rl.zoo_configs import hyperparameters
 
 Report = Callable[[Progress], None]
 
+# At most so many steps between two checkpoints are what a stop may cost: from images they take a core minutes
+SAVE_FREQ = 2_500
+
 
 def run_cell(cell: Cell, folder: Path, report: Report) -> str:
     """
@@ -87,7 +90,7 @@ def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
         callbacks = [
             EpisodeLogCallback(episodes),
             referee,
-            CheckpointCallback(checkpoints, save_freq=cell.evaluation.every),
+            CheckpointCallback(checkpoints, save_freq=min(SAVE_FREQ, cell.evaluation.every)),
         ]
         model.learn(cell.steps - model.num_timesteps, callbacks, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
     referee.finish()
@@ -103,6 +106,7 @@ def _play_bc(cell: Cell, eval_env: VecEnv) -> str:
         env=eval_env,
         bc_policy=cell.bc_policy,
         bc_deterministic=how.get("bc_deterministic", True),
+        buffer_size=eval_env.num_envs,  # stays empty
         policy_kwargs=cell.networks,
         seed=cell.seed,
         device="cpu",
