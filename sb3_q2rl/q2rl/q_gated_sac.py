@@ -42,7 +42,8 @@ class QGatedSAC(QInitialisation):
     :param bc_policy: A :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped policy
     :param n_bc_episodes: Episodes of the BC policy to estimate its Q-function from
     :param bc_temperature: alpha: units of return per nat of log-likelihood
-    :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s))
+    :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s)). It weighs nats against the unit
+        of the return: raise it where the gate falls below the BC policy, lower it where RL alone does not rise
     :param q_init_steps: Gradient steps of Q-initialisation
     :param bc_deterministic: The BC policy acts at its mode, else by a sample, in evaluation too: V_BC is the value of
         one of the two. Samples teach the actor more (it sees how to get back), and shake themselves loose where the

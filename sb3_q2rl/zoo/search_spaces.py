@@ -24,7 +24,7 @@ def sample_qgated_sac(
         {
             **_shared(trial),
             # The method's own: how far to trust BC, on which scale, from how many of its episodes
-            "bc_loss_weight": trial.suggest_float("bc_loss_weight", 0.05, 0.5),
+            "bc_loss_weight": trial.suggest_float("bc_loss_weight", 0.05, 0.95),
             "bc_temperature": trial.suggest_float("bc_temperature", 0.1, 10.0, log=True),
             "n_bc_episodes": trial.suggest_categorical("n_bc_episodes", [25, 50, 100]),
             "keep_bc_episodes": trial.suggest_categorical("keep_bc_episodes", [True, False]),
