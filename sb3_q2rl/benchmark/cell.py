@@ -114,7 +114,7 @@ def _play_bc(cell: Cell, eval_env: VecEnv) -> str:
     eval_env.seed(cell.evaluation.seed)
     result = evaluate(player, eval_env, cell.evaluation.episodes, "bc")
     row: dict[str, Any] = dict.fromkeys(FIELDS, "")
-    return to_csv([row | {"timesteps": 0, "episodes": result.n_episodes, "model": round(result.success_rate, 4)}])
+    return to_csv([row | {"timesteps": 0, "episodes": result.n_episodes, "model": round(result.mean_share, 4)}])
 
 
 def _remember(cell: Cell, path: Path) -> None:

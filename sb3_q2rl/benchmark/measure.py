@@ -148,7 +148,7 @@ class RefereeCallback(BaseCallback):
         for who in self.who:
             self.eval_env.seed(self.plan.seed)
             result = evaluate(self.model, self.eval_env, self.plan.episodes, who, self.plan.deterministic)
-            row[who] = round(result.success_rate, 4)
+            row[who] = round(result.mean_share, 4)
         self.rows.append(row)
         write_whole(self.csv_path, to_csv(self.rows))
         self.tell("learns")
@@ -163,6 +163,6 @@ class RefereeCallback(BaseCallback):
             return {"train_episodes": 0}
         return {
             "train_episodes": len(table),
-            "train_success": round(float(table.is_success.mean()), 4),
+            "train_success": round(float(table.share_done.mean()), 4),
             "rl_action_fraction": round(float(np.average(table.rl_action_fraction, weights=table.length)), 4),
         }

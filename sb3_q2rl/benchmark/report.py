@@ -21,6 +21,7 @@ makes this page from the CSV files in this folder. One line of it is run again b
 - **success at the end**: of the model as it acts, mean over seeds; the same starts for all. **95 %**: percentiles of a
   bootstrap that draws seeds, then each seed's episodes. With few seeds, or where all episodes went alike, it is
   narrower than the truth.
+  In the kitchen an episode counts by the share of its four sub-tasks that it finished, as the paper's do.
 - **IQM**: interquartile mean of the seeds. **RL alone**: the actor without gate or BC policy, at the end.
 - **lowest after the start**: worst evaluation of any seed once RL acts (the gate opens, an offline phase is over).
 - **steps to 90 %**: where the mean first reaches nine tenths of its own last value. **mean while learning**: area

@@ -58,7 +58,7 @@ class Curve(NamedTuple):
     :param cell: which
     :param steps: (n,) environment steps of the evaluations; the first is where RL starts
     :param episodes: of each evaluation
-    :param model: (n,) success of the model as it acts
+    :param model: (n,) success of the model as it acts; of a task of parts, as the kitchen, the share of them
     :param rl: (n,) success of its actor alone; NaN where that is the same thing
     :param before: success of the training episodes before RL started: the BC policy's. NaN without any
     """

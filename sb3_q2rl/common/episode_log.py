@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_q2rl.common.evaluation import share_done
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
-FIELDS = ("timesteps", "phase", "length", "reward", "is_success", "rl_action_fraction")
+FIELDS = ("timesteps", "phase", "length", "reward", "is_success", "rl_action_fraction", "share_done")
 
 
 class EpisodeLogCallback(BaseCallback):
@@ -55,6 +56,7 @@ class EpisodeLogCallback(BaseCallback):
                 round(float(self._reward[i]), 3),
                 int(bool(self.locals["infos"][i].get("is_success", False))),
                 round(self._rl_steps[i] / self._length[i], 4),
+                round(share_done(self.locals["infos"][i]), 4),
             )
             self._append(row)
             self._length[i] = self._reward[i] = self._rl_steps[i] = 0

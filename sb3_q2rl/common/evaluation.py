@@ -18,11 +18,13 @@ class Evaluation(NamedTuple):
     :param n_success: Episodes whose last ``info["is_success"]`` was true
     :param n_episodes: Episodes played
     :param mean_reward: Mean undiscounted return
+    :param mean_share: Mean of :func:`share_done`: above the success rate where a task has parts
     """
 
     n_success: int
     n_episodes: int
     mean_reward: float
+    mean_share: float
 
     @property
     def success_rate(self) -> float:
@@ -31,6 +33,17 @@ class Evaluation(NamedTuple):
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the success rate."""
         return wilson_interval(self.n_success, self.n_episodes)
+
+
+def share_done(info: dict[str, Any]) -> float:
+    """
+    How much of its task an episode did. The kitchen reports the share of its sub-tasks as ``info["success"]``, which is
+    what papers score it by; everywhere else it is ``info["is_success"]``.
+
+    :param info: Of the episode's last step
+    :return: In [0, 1]
+    """
+    return float(info.get("success", info.get("is_success", False)))
 
 
 class _Acting:
@@ -70,6 +83,7 @@ def evaluate(
             "the model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
         )
     successes: list[bool] = []
+    shares: list[float] = []
 
     def note_success(step: dict[str, Any], _: dict[str, Any]) -> None:
         if step["done"]:
@@ -79,6 +93,7 @@ def evaluate(
                     f"It has {sorted(step['info'])}. Add it in a wrapper."
                 )
             successes.append(bool(step["info"]["is_success"]))
+            shares.append(share_done(step["info"]))
 
     rewards, _ = evaluate_policy(
         _Acting(model, who),  # type: ignore[arg-type]
@@ -90,4 +105,5 @@ def evaluate(
         warn=False,
     )
     rewards = rewards[:n_episodes]  # type: ignore[index]
-    return Evaluation(sum(successes[: len(rewards)]), len(rewards), sum(rewards) / len(rewards))
+    n = len(rewards)
+    return Evaluation(sum(successes[:n]), n, sum(rewards) / n, sum(shares[:n]) / n)

@@ -37,7 +37,17 @@ class Every(gym.Wrapper):
 def test_counts_the_last_step_of_each_episode():
     result = evaluate(small_model(), Every(ReachEnv()), n_episodes=9)
     assert (result.n_success, result.n_episodes) == (3, 9)
-    assert result.success_rate == pytest.approx(1 / 3)
+    assert result.success_rate == result.mean_share == pytest.approx(1 / 3)
+
+
+def test_a_task_of_parts_counts_those_that_were_done():
+    class Half(gym.Wrapper):
+        def step(self, action):
+            obs, reward, terminated, truncated, _ = self.env.step(action)
+            return obs, reward, terminated, truncated, {"is_success": False, "success": 0.5}
+
+    result = evaluate(small_model(), Half(ReachEnv()), n_episodes=3)
+    assert (result.success_rate, result.mean_share) == (0.0, 0.5)
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])
@@ -51,7 +61,7 @@ def test_tells_good_from_bad(n_envs):
 @pytest.mark.parametrize(("n_success", "n"), [(0, 10), (10, 10), (3, 20), (97, 200)])
 def test_interval_is_wilsons(n_success, n):
     expected = binomtest(n_success, n).proportion_ci(0.95, "wilson")
-    np.testing.assert_allclose(Evaluation(n_success, n, 0.0).interval(), expected, atol=1e-6)
+    np.testing.assert_allclose(Evaluation(n_success, n, 0.0, 0.0).interval(), expected, atol=1e-6)
 
 
 def test_who_acts_is_who_was_asked():
