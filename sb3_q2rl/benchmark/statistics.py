@@ -40,8 +40,8 @@ def resample(tasks: Sequence[Scores], n_resamples: int = N_RESAMPLES, seed: int 
     """
     A stratified bootstrap in two stages: within each task seeds are drawn with replacement, then each drawn seed's
     episodes. So it tells of both: how much seeds differ, and how few episodes there were. Where all episodes of all
-    seeds went alike, all draws are alike, too. Episodes that succeed in part are drawn as if they did so wholly or not at
-    all, which varies more: their interval is too wide rather than too narrow.
+    seeds went alike, all draws are alike, too. Episodes that succeed in part are drawn as if they did so wholly or not
+    at all, which varies more: their interval is too wide rather than too narrow.
 
     Libraries of this kind (rliable) resample seeds only, and need as many of them for each task.
 
