@@ -26,6 +26,7 @@ import sb3_q2rl.envs  # noqa: F401  registers the environments
 from sb3_q2rl.assets import ASSETS
 from sb3_q2rl.bc import GaussianBCPolicy, train_bc
 from sb3_q2rl.bc.evaluate import evaluate_bc
+from sb3_q2rl.common.evaluation import share_done
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
 from sb3_q2rl.data.detect import options_for_space
@@ -62,6 +63,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     "lift": Recipe("RobomimicLift-v0", 16, sigma_min=DEMONSTRATION_NOISE, n_epochs=400, eval_interval=400),
     "lift-image": Recipe("RobomimicLiftImage-v0", 7, sigma_min=DEMONSTRATION_NOISE, n_epochs=200, eval_interval=200),
+    "can-image": Recipe("RobomimicCanImage-v0", 30, sigma_min=DEMONSTRATION_NOISE, n_epochs=80, eval_interval=80),
     "can": Recipe("RobomimicCan-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "square": Recipe("RobomimicSquare-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "kitchen": Recipe("FrankaKitchenComplete-v0", 53, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
@@ -188,7 +190,7 @@ class Scores(gym.Wrapper):
         result = self.env.step(action)
         _, _, terminated, truncated, info = result
         if terminated or truncated:
-            self.scores.append(float(info.get("success", info["is_success"])))
+            self.scores.append(share_done(info))
         return result
 
 
