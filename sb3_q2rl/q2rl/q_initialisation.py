@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.utils import update_learning_rate
+from torch.distributions import Normal
 
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
@@ -15,6 +17,8 @@ from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACPolicy
 
 # How far from the BC policy's actions critics are told what Q̂_BC says, in units of [-1, 1]
 OTHERS_STD = 0.3
+# The actor's learning rate at the start of Q-initialisation; it falls to 0 along a cosine
+CLONING_RATE = 1e-3
 
 
 class QInitialisation(OfflineToOnlineSAC):
@@ -22,24 +26,26 @@ class QInitialisation(OfflineToOnlineSAC):
 
     policy: GatedSACPolicy
     q_init_steps: int
+    bc_loss_beta: float
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """
         Q-initialisation on the BC episodes: the critics towards Q̂_BC(s, a), for the BC policy's actions and for others,
-        the actor towards the BC actions. The actor learns as fast as the critics here: nothing it does can fool them
-        yet, and the gate should open for an actor that has been cloned well.
+        the actor towards the BC actions. The actor learns at a rate of its own here, that of a clone: nothing it does
+        can fool the critics yet, and the gate should open for an actor that has been cloned well.
 
         The reference fits the critics to the raw returns instead. Those tell each episode's luck: critics that learn it
         by heart beat the smooth Q̂_BC in half of the states, and the gate opens for an actor that has learnt nothing.
         """
         self.policy.set_training_mode(True)
-        update_learning_rate(self.actor.optimizer, self.lr_schedule(self._current_progress_remaining))
         some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
         obs = self.replay_buffer.observations_at(rows[some], columns[some], self._vec_normalize_env)
         start_on_scale(self, self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std, obs)
         values = self._bc_values(rows, columns)
         scores_any_action = self._scores_any_action(rows, columns)
-        for _ in range(self.q_init_steps):
+        for step in range(self.q_init_steps):
+            annealed = (1 + math.cos(math.pi * step / self.q_init_steps)) / 2
+            update_learning_rate(self.actor.optimizer, CLONING_RATE * annealed)
             drawn = np.random.randint(len(rows), size=self.batch_size)
             batch = self.replay_buffer.gather(rows[drawn], columns[drawn], self._vec_normalize_env)
             batch = self._seen(self._shifted(batch))
@@ -89,6 +95,19 @@ class QInitialisation(OfflineToOnlineSAC):
         return th.cat(values)
 
     def _bc_loss(self, batch: BCSamples) -> th.Tensor:
-        """mean(-log pi_RL(a_BC|s)), with the distribution that the actor computed last."""
+        """
+        mean(-sum_i w_i(s) log pi_RL(a_BC,i|s)), with the distribution that the actor computed last. The weight of a
+        state is its sigma_i^(2 beta) beside the batch's mean, without gradient; with beta = 0 it is 1, as in the paper.
+
+        A Gaussian may buy likelihood with sigma: certain where it is right already, and where it is wrong so wide that
+        the mean hardly learns any more. Weighted by the variance it learns more alike everywhere (beta-NLL,
+        https://arxiv.org/abs/2203.09168). That is done among states only: between dimensions of an action the
+        likelihood's sense of scale is right, a finger's twitch may count as much as an arm's sweep.
+        """
         assert batch.bc_actions is not None
-        return -self.actor.action_dist.log_prob(batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)).mean()
+        actions = batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)
+        before_tanh = self.actor.action_dist.distribution
+        assert isinstance(before_tanh, Normal)
+        log_prob = before_tanh.log_prob(th.atanh(actions)) - th.log(1 - actions.square())
+        weights = before_tanh.stddev.detach() ** (2 * self.bc_loss_beta)
+        return -(weights / weights.mean(dim=0) * log_prob).sum(dim=1).mean()
