@@ -44,8 +44,6 @@ class QGatedSAC(QInitialisation):
     :param bc_temperature: alpha: units of return per nat of log-likelihood
     :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s)). It weighs nats against the unit
         of the return: raise it where the gate falls below the BC policy, lower it where RL alone does not rise
-    :param bc_loss_beta: In -log pi_RL(a_BC|s) a state weighs sigma^(2 beta) (beta-NLL). 0: all weigh the same, as in
-        the paper; the actor then grows certain of the easy states and leaves the others unlearnt
     :param q_init_steps: Gradient steps of Q-initialisation
     :param bc_deterministic: The BC policy acts at its mode, else by a sample, in evaluation too: V_BC is the value of
         one of the two. Samples teach the actor more (it sees how to get back), and shake themselves loose where the
@@ -103,7 +101,6 @@ class QGatedSAC(QInitialisation):
         n_bc_episodes: int = 50,
         bc_temperature: float = 1.0,
         bc_loss_weight: float = 0.3,
-        bc_loss_beta: float = 0.5,
         q_init_steps: int = 10_000,
         bc_deterministic: bool = True,
         rl_deterministic: bool | None = None,
@@ -174,7 +171,6 @@ class QGatedSAC(QInitialisation):
         self.n_bc_episodes = n_bc_episodes
         self.bc_temperature = bc_temperature
         self.bc_loss_weight = bc_loss_weight
-        self.bc_loss_beta = bc_loss_beta
         self.q_init_steps = q_init_steps
         self.bc_deterministic = bc_deterministic
         self.rl_deterministic = rl_deterministic
@@ -194,10 +190,6 @@ class QGatedSAC(QInitialisation):
             raise ValueError(f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs at least one episode.")
         if not 0 <= self.bc_loss_weight <= 1:
             raise ValueError(f"`bc_loss_weight` is {self.bc_loss_weight}; it weighs two losses, so it lies in [0, 1].")
-        if not 0 <= self.bc_loss_beta <= 1:
-            raise ValueError(
-                f"`bc_loss_beta` is {self.bc_loss_beta}; it lies between 0 (the likelihood) and 1 (the squared error)."
-            )
 
     def _on_new_bc_policy(self) -> None:
         self._bc_is_new = True

@@ -19,6 +19,8 @@ from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACPolicy
 OTHERS_STD = 0.3
 # The actor's learning rate at the start of Q-initialisation; it falls to 0 along a cosine
 CLONING_RATE = 1e-3
+# Of the cloning loss: 0 is the likelihood, 1 about the squared error
+BETA = 0.5
 
 
 class QInitialisation(OfflineToOnlineSAC):
@@ -26,7 +28,6 @@ class QInitialisation(OfflineToOnlineSAC):
 
     policy: GatedSACPolicy
     q_init_steps: int
-    bc_loss_beta: float
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """
@@ -57,7 +58,7 @@ class QInitialisation(OfflineToOnlineSAC):
                 loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
             self._optimise_critic(loss)
             self.actor.action_log_prob(self._actor_input(batch.observations, batch.bc_actions))
-            self._optimise_actor(self._bc_loss(batch))
+            self._optimise_actor(self._cloning_loss(batch))
 
     def _scores_any_action(self, rows: np.ndarray, columns: np.ndarray) -> bool:
         """Can the BC policy tell the density of an action that it did not take? A recurrent one's state is gone."""
@@ -94,10 +95,10 @@ class QInitialisation(OfflineToOnlineSAC):
             values.append(self.policy.q_estimate.value(obs))
         return th.cat(values)
 
-    def _bc_loss(self, batch: BCSamples) -> th.Tensor:
+    def _cloning_loss(self, batch: BCSamples) -> th.Tensor:
         """
         mean(-sum_i w_i(s) log pi_RL(a_BC,i|s)), with the distribution that the actor computed last. The weight of a
-        state is its sigma_i^(2 beta) beside the batch's mean, without gradient; with beta = 0 it is 1, as in the paper.
+        state is its sigma_i^(2 beta) beside the batch's mean, without gradient.
 
         A Gaussian may buy likelihood with sigma: certain where it is right already, and where it is wrong so wide that
         the mean hardly learns any more. Weighted by the variance it learns more alike everywhere (beta-NLL,
@@ -105,9 +106,13 @@ class QInitialisation(OfflineToOnlineSAC):
         likelihood's sense of scale is right, a finger's twitch may count as much as an arm's sweep.
         """
         assert batch.bc_actions is not None
-        actions = batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)
         before_tanh = self.actor.action_dist.distribution
         assert isinstance(before_tanh, Normal)
-        log_prob = before_tanh.log_prob(th.atanh(actions)) - th.log(1 - actions.square())
-        weights = before_tanh.stddev.detach() ** (2 * self.bc_loss_beta)
+        log_prob = before_tanh.log_prob(th.atanh(batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)))
+        weights = before_tanh.stddev.detach() ** (2 * BETA)
         return -(weights / weights.mean(dim=0) * log_prob).sum(dim=1).mean()
+
+    def _bc_loss(self, batch: BCSamples) -> th.Tensor:
+        """mean(-log pi_RL(a_BC|s)), with the distribution that the actor computed last."""
+        assert batch.bc_actions is not None
+        return -self.actor.action_dist.log_prob(batch.bc_actions.clamp(-MAX_ACTION, MAX_ACTION)).mean()

@@ -205,7 +205,6 @@ def test_normalised_rewards():
         ({"gradient_steps": 0}, "`gradient_steps`=0 would never learn"),
         ({"n_bc_episodes": 0}, "`n_bc_episodes` is 0"),
         ({"bc_loss_weight": 1.5}, "`bc_loss_weight` is 1.5"),
-        ({"bc_loss_beta": -0.5}, "`bc_loss_beta` is -0.5"),
         (
             {"replay_buffer_class": ReplayBuffer},
             "`replay_buffer_class`=ReplayBuffer does not store the BC policy's actions",

@@ -10,6 +10,7 @@ from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, reach, sm
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.bc.distributions import TanhNormal, step_from
+from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.extractors import StandardizedExtractor
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
@@ -214,6 +215,25 @@ def test_both_networks_start_from_the_bc_episodes():
     q_values, targets, rl_actions, bc_actions = estimated[0]
     assert (q_values - targets).square().mean() < 0.2 * targets.var()
     assert (rl_actions - bc_actions).abs().mean() < 0.1
+
+
+def test_the_clone_learns_its_mean_alike_where_it_is_certain_and_where_it_is_not():
+    """beta-NLL: d loss / d mean_i(s) is (mean - action) / sigma of the likelihood's (mean - action) / sigma^2."""
+    model = small_model()
+    means = th.tensor([[0.3, -0.2], [0.1, 0.9], [-0.7, 0.0]], requires_grad=True)
+    sigmas = th.tensor([[0.01, 0.2], [0.1, 0.4], [1.0, 0.3]])
+    actions = th.tensor([[0.2, 0.1], [-0.3, 0.5], [0.4, -0.6]])
+    model.actor.action_dist.proba_distribution(means, sigmas.log())
+    model._cloning_loss(random_samples(actions)).backward()
+    expected = (means.detach() - th.atanh(actions)) / sigmas / sigmas.mean(dim=0) / len(actions)
+    th.testing.assert_close(means.grad, expected)
+
+
+def random_samples(bc_actions):
+    n = len(bc_actions)
+    return BCSamples(
+        th.randn(n, 2), th.rand(n, 2), th.randn(n, 2), th.zeros(n, 1), th.randn(n, 1), bc_actions=bc_actions
+    )
 
 
 @pytest.mark.usefixtures("quick_fit")
