@@ -16,6 +16,7 @@ from torch.distributions import Independent, Normal
 
 from sb3_q2rl import BCStep, Demonstrations, QGatedSAC
 from sb3_q2rl.bc import GaussianBCPolicy
+from sb3_q2rl.common.buffers import BCSamples
 
 HORIZON = 12
 
@@ -208,4 +209,15 @@ def small_model(
         policy_kwargs={**sizes, **(policy_kwargs or {})},
         device="cpu",
         **kwargs,
+    )
+
+
+def random_batch(n, n_obs=2, n_actions=2):
+    return BCSamples(
+        observations=th.randn(n, n_obs),
+        actions=th.rand(n, n_actions) * 2 - 1,
+        next_observations=th.randn(n, n_obs),
+        dones=(th.rand(n, 1) < 0.3).float(),
+        rewards=th.randn(n, 1),
+        bc_actions=th.rand(n, n_actions) * 2 - 1,
     )

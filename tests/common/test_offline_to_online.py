@@ -12,9 +12,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
 from test_critics import separate_mlp
 from torch import nn
-from worlds import reach, small_model
+from worlds import random_batch, reach, small_model
 
-from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 
@@ -141,17 +140,6 @@ class Reference:
         self.actor_adam.zero_grad()
         loss.backward()
         self.actor_adam.step()
-
-
-def random_batch(n, n_obs=2, n_actions=2):
-    return BCSamples(
-        observations=th.randn(n, n_obs),
-        actions=th.rand(n, n_actions) * 2 - 1,
-        next_observations=th.randn(n, n_obs),
-        dones=(th.rand(n, 1) < 0.3).float(),
-        rewards=th.randn(n, 1),
-        bc_actions=th.rand(n, n_actions) * 2 - 1,
-    )
 
 
 @pytest.mark.parametrize("ent_coef", [0.0, 0.3])

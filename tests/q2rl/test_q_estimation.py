@@ -6,11 +6,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, reach, small_model
+from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, random_batch, reach, small_model
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.bc.distributions import TanhNormal, step_from
-from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.extractors import StandardizedExtractor
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
@@ -224,16 +223,9 @@ def test_the_clone_learns_its_mean_alike_where_it_is_certain_and_where_it_is_not
     sigmas = th.tensor([[0.01, 0.2], [0.1, 0.4], [1.0, 0.3]])
     actions = th.tensor([[0.2, 0.1], [-0.3, 0.5], [0.4, -0.6]])
     model.actor.action_dist.proba_distribution(means, sigmas.log())
-    model._cloning_loss(random_samples(actions)).backward()
+    model._cloning_loss(random_batch(len(actions))._replace(bc_actions=actions)).backward()
     expected = (means.detach() - th.atanh(actions)) / sigmas / sigmas.mean(dim=0) / len(actions)
     th.testing.assert_close(means.grad, expected)
-
-
-def random_samples(bc_actions):
-    n = len(bc_actions)
-    return BCSamples(
-        th.randn(n, 2), th.rand(n, 2), th.randn(n, 2), th.zeros(n, 1), th.randn(n, 1), bc_actions=bc_actions
-    )
 
 
 @pytest.mark.usefixtures("quick_fit")
