@@ -83,7 +83,7 @@ def test_fit_finds_a_function_whatever_its_scale(n_members):
     net = estimate_net(n_members=n_members)
     obs = 1000 + 50 * th.randn(2000, 1)
     returns = -300 + 100 * th.sin((obs[:, 0] - 1000) / 30)
-    fit = net.fit(lambda i: (obs[i], returns[i]), [10] * 200, max_steps=3000)
+    fit = net.fit(lambda i: (obs[i], returns[i]), [10] * 200)
     assert fit.r2 > 0.97
     with th.no_grad():
         assert (net.value(obs) - returns).square().mean().sqrt() == pytest.approx(fit.rmse, rel=0.5)
@@ -99,6 +99,18 @@ def test_early_stopping_prefers_not_to_learn_noise():
     assert fit.n_steps <= 200
     with th.no_grad():
         assert net.value(obs).std() < 0.9 * returns.std()
+
+
+def test_luck_is_not_learnt_by_heart():
+    """Observations tell which episode it is, but not how it will end: no better than the mean, and no worse either."""
+    th.manual_seed(0)
+    np.random.seed(0)
+    net = estimate_net(obs_dim=20)
+    episode = th.arange(50).repeat_interleave(100)
+    obs = th.randn(50, 20)[episode] + 0.3 * th.randn(5000, 20)
+    returns = (th.randn(50) > 0).float()[episode]
+    fit = net.fit(lambda i: (obs[i], returns[i]), [100] * 50)
+    assert fit.r2 > -0.1
 
 
 class LearntEncoder(FlattenExtractor):
