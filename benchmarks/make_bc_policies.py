@@ -63,7 +63,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     "lift": Recipe("RobomimicLift-v0", 16, sigma_min=DEMONSTRATION_NOISE, n_epochs=400, eval_interval=400),
     "lift-image": Recipe("RobomimicLiftImage-v0", 7, sigma_min=DEMONSTRATION_NOISE, n_epochs=200, eval_interval=200),
-    "can-image": Recipe("RobomimicCanImage-v0", 30, sigma_min=DEMONSTRATION_NOISE, n_epochs=80, eval_interval=80),
+    "can-image": Recipe("RobomimicCanImage-v0", 12, sigma_min=DEMONSTRATION_NOISE, n_epochs=200, eval_interval=200),
     "can": Recipe("RobomimicCan-v0", 60, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "square": Recipe("RobomimicSquare-v0", 120, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
     "kitchen": Recipe("FrankaKitchenComplete-v0", 53, sigma_min=DEMONSTRATION_NOISE, n_epochs=150, eval_interval=150),
