@@ -32,6 +32,7 @@ SHIPPED_POLICIES = {
     "robomimic-lift": ASSETS / "robomimic_lift_bc.pt",
     "robomimic-lift-image": ASSETS / "robomimic_lift_image_bc.pt",
     "robomimic-can": ASSETS / "robomimic_can_bc.pt",
+    "robomimic-can-image": ASSETS / "robomimic_can_image_bc.pt",
     "robomimic-square": ASSETS / "robomimic_square_bc.pt",
     "franka-kitchen": ASSETS / "franka_kitchen_bc.pt",
     "franka-peg": ASSETS / "franka_peg_bc.pt",
