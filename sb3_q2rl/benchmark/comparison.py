@@ -1,14 +1,12 @@
-"""Pictures of a comparison: the learning curves of all algorithms on one task, and all tasks at a glance."""
+"""The picture of a task: the learning curves of all algorithms on it."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -16,7 +14,6 @@ from matplotlib.ticker import EngFormatter
 from sb3_q2rl.benchmark.algorithms import BC
 from sb3_q2rl.benchmark.plots import save_figure
 from sb3_q2rl.benchmark.results import Curve, mean_curve
-from sb3_q2rl.benchmark.statistics import interquartile_mean, percentile_interval, resample
 from sb3_q2rl.benchmark.suite import Entry
 from sb3_q2rl.benchmark.table import scores
 
@@ -34,8 +31,6 @@ COLORS = {
     BC: "#777777",
 }
 MORE_COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c6d31", "#b30000")
-
-MOST_COLUMNS = 4  # more panels begin another row: a page is no wider
 
 # The seeds of one algorithm on one task, by label
 Curves = Mapping[str, Sequence[Curve]]
@@ -76,80 +71,55 @@ def draw_curves(curves: Curves, path: str | Path, title: str) -> Path:
     look = styles(curves)
     last = {label: float(scores(seeds).rates.mean()) for label, seeds in curves.items()}
     for label in sorted(curves, key=lambda label: -last[label]):
-        seeds, style = curves[label], look[label]
-        text = f"{label}  {last[label]:.2f}  ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
-        if seeds[0].cell.by.algorithm == BC:
-            axes.axhline(last[label], label=text, lw=1.5, **style)
-            continue
-        grid, success = mean_curve(seeds)
-        bold = seeds[0].cell.by == Entry("qgated_sac")
-        axes.plot(grid, success.mean(axis=0), label=text, lw=2.4 if bold else 1.5, zorder=3 if bold else 2, **style)
-        if len(seeds) > 1:
-            axes.fill_between(grid, success.min(axis=0), success.max(axis=0), color=style["color"], alpha=0.12, lw=0)
-    _tidy(axes)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_xlim(left=0)
+        seeds = curves[label]
+        plot_curve(
+            axes, seeds, look[label], f"{label}  {last[label]:.2f}  ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+        )
+    tidy_curves(axes)
     axes.set_xlabel("environment steps, those of the BC policy and of warm-ups included")
     axes.set_ylabel("success rate")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(axis="y", color="#dddddd", lw=0.6)
     axes.set_title(title, loc="left", fontsize=11)
     figure.legend(loc="outside right upper", fontsize=8.5, frameon=False, title="mean at the end", title_fontsize=8.5)
     return save_figure(figure, path)
 
 
-def draw_overview(tasks: Mapping[str, Curves], path: str | Path) -> Path:
+def plot_curve(axes: Axes, seeds: Sequence[Curve], style: Mapping[str, Any], label: str) -> None:
     """
-    Success at the end with its interval, a panel for each task, and one for the interquartile mean over all tasks of
-    those algorithms that were run on every one.
-
-    :param tasks: by name
-    :param path: a PNG
-    :return: the path
+    :param axes: to draw in
+    :param seeds: of one algorithm on one task: their mean, and a band from the lowest to the highest
+    :param style: of ``styles``
+    :param label: in the legend
     """
-    labels = list(dict.fromkeys(label for curves in tasks.values() for label in curves))
-    everywhere = [label for label in labels if all(label in curves for curves in tasks.values())]
-    look = styles({label: next(curves[label] for curves in tasks.values() if label in curves) for label in labels})
-    n_panels = len(tasks) + (len(tasks) > 1)
-    n_columns = min(n_panels, MOST_COLUMNS)
-    n_rows = math.ceil(n_panels / n_columns)
-    size = (1.8 + 2.3 * n_columns, n_rows * (1.1 + 0.3 * len(labels)))
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).flat
-    panels, empty = grid[:n_panels], grid[n_panels:]
-    rows = {label: -i for i, label in enumerate(labels)}
-    for axes, (task, curves) in zip(panels, tasks.items(), strict=False):
-        axes.set_title(task, fontsize=10)
-        for label, seeds in curves.items():
-            ends = scores(seeds)
-            interval = percentile_interval(resample([ends]).mean(axis=1))
-            finished = all(seed.is_finished for seed in seeds)
-            _dot(axes, rows[label], float(ends.rates.mean()), interval, look[label]["color"], finished)
-    if len(tasks) > 1:
-        panels[-1].set_title("all tasks: IQM", fontsize=10)
-        for label in everywhere:
-            ends_of_all = [scores(curves[label]) for curves in tasks.values()]
-            value = float(interquartile_mean(np.concatenate([ends.rates for ends in ends_of_all])))
-            interval = percentile_interval(interquartile_mean(resample(ends_of_all)))
-            finished = all(seed.is_finished for curves in tasks.values() for seed in curves[label])
-            _dot(panels[-1], rows[label], value, interval, look[label]["color"], finished)
-    for axes in panels:
-        _tidy(axes)
-        axes.set_xlim(-0.04, 1.04)
-        axes.grid(color="#e5e5e5", lw=0.6)
-        axes.set_xlabel("success at the end", fontsize=9)
-    for axes in empty:
-        axes.set_axis_off()
-    panels[0].set_yticks(list(rows.values()), list(rows))
-    panels[0].set_ylim(min(rows.values()) - 0.6, 0.6)
-    return save_figure(figure, path)
+    if seeds[0].cell.by.algorithm == BC:
+        axes.axhline(float(scores(seeds).rates.mean()), label=label, lw=1.5, **style)
+        return
+    grid, success = mean_curve(seeds)
+    bold = seeds[0].cell.by == Entry("qgated_sac")
+    axes.plot(grid, success.mean(axis=0), label=label, lw=2.4 if bold else 1.5, zorder=3 if bold else 2, **style)
+    if len(seeds) > 1:
+        axes.fill_between(grid, success.min(axis=0), success.max(axis=0), color=style["color"], alpha=0.12, lw=0)
 
 
-def _dot(axes: Axes, row: int, value: float, interval: tuple[float, float], color: str, finished: bool) -> None:
-    """Hollow: not finished yet."""
-    axes.plot(interval, [row, row], color=color, lw=2.2, solid_capstyle="round")
-    axes.plot(value, row, "o", ms=7, mec=color, mfc=color if finished else "white", mew=1.6)
+def n_seeds(seeds: Sequence[Curve]) -> str:
+    """
+    :param seeds: of one algorithm on one task
+    """
+    return "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
-def _tidy(axes: Axes) -> None:
+def tidy_curves(axes: Axes) -> None:
+    """
+    :param axes: with success over environment steps
+    """
+    tidy(axes)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(axis="y", color="#dddddd", lw=0.6)
+
+
+def tidy(axes: Axes) -> None:
+    """
+    :param axes: whose frame loses the sides that nothing is read from
+    """
     axes.spines[["top", "right"]].set_visible(False)

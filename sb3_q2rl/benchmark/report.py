@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sb3_q2rl.benchmark.comparison import Curves, draw_curves, draw_overview
+from sb3_q2rl.benchmark.comparison import Curves, draw_curves
+from sb3_q2rl.benchmark.overview import draw_improvement, draw_rivals, with_rivals
 from sb3_q2rl.benchmark.results import Curve, Results
 from sb3_q2rl.benchmark.statistics import percentile_interval, resample
 from sb3_q2rl.benchmark.suite import Suite, load_suite
@@ -43,20 +44,23 @@ def write_report(suites: Sequence[str | Path], out: str | Path | None = None) ->
     folder = Path(out) if out is not None else paths[0].parent / "results"
     published = Published.load()
     parts: list[str] = []
-    overview: dict[str, Curves] = {}
+    tasks: dict[str, Curves] = {}
     for path in paths:
         suite = load_suite(path)
         found = collect(suite, Results(path.parent / "results" / suite.name))
         parts += [_section(suite, task, curves, published, folder) for task, curves in found.items()]
         if suite.reference is None:
-            overview |= found
+            tasks |= found
     if not parts:
         raise ValueError(f"There is no result of {', '.join(map(str, paths))} yet: start with `benchmark run`.")
     command = "python -m sb3_q2rl benchmark report " + " ".join(map(str, paths))
     page = [INTRODUCTION.format(command=command, source=published.source)]
-    if overview:
-        draw_overview(overview, folder / "overview.png")
-        page.append("![All tasks](overview.png)\n\nHollow: not all seeds are finished.")
+    if compared := with_rivals(tasks):
+        draw_rivals(compared, folder / "rivals.png")
+        page.append("![Q2RL and its rivals](rivals.png)\n")
+    if tasks:
+        draw_improvement(tasks, folder / "improvement.png")
+        page.append("![Before and after](improvement.png)\n\nHollow: not all seeds are finished.")
     target = folder / "report.md"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join([*page, *parts, ""]))

@@ -89,13 +89,13 @@ def test_the_page_tells_what_is_in_the_files(finished, capsys):
     assert (np.abs(image - [0x00, 0x72, 0xB2]).sum(axis=2) < 20).sum() > 500, "the curve of Q2RL"
 
 
-def test_overview_is_of_comparisons_not_of_ablations(finished):
+def test_pictures_of_all_tasks_are_of_comparisons_not_of_ablations(finished):
     path = finished[0]
     main(["benchmark", "report", str(path)])
-    assert not (path.parent / "results" / "overview.png").exists()
+    assert not list((path.parent / "results").glob("*.png"))
     path.write_text(path.read_text().replace("reference: Q2RL\n", ""))
     main(["benchmark", "report", str(path)])
-    assert (path.parent / "results" / "overview.png").exists()
+    assert {found.stem for found in (path.parent / "results").glob("*.png")} == {"rivals", "improvement"}
 
 
 def test_curves_end_where_the_suite_does(finished):
