@@ -1,8 +1,14 @@
 import functools
+import signal
 
 import pytest
 
 from sb3_q2rl.q2rl.q_estimation import QEstimate
+
+
+def pytest_configure():
+    # What a shell starts in the background ignores Ctrl-C, and so would the robots that are to be stopped by it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
