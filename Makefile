@@ -28,10 +28,10 @@ lint: $(VENV)/installed
 type: $(VENV)/installed
 	$(BIN)/mypy sb3_q2rl envs zoo_configs
 
-# Days of a core; it goes on where it was stopped. One cell: ... benchmark run benchmarks/adroit.yml --only task=door algorithm=Q2RL seed=0
+# Days of a core; it goes on where it was stopped, and past what fails (lift_human.yml where its data is not). One cell: ... benchmark run benchmarks/adroit.yml --only task=door algorithm=Q2RL seed=0
 benchmark: $(VENV)/installed
-	for suite in $(SUITES); do $(BIN)/python -m sb3_q2rl benchmark run $$suite || exit 1; done
-	$(BIN)/python -m sb3_q2rl benchmark report $(SUITES)
+	status=0; for suite in $(SUITES); do $(BIN)/python -m sb3_q2rl benchmark run $$suite || status=1; done; \
+	$(BIN)/python -m sb3_q2rl benchmark report $(SUITES) && exit $$status
 
 # uv installs in a minute what takes pip many, but does not read pip's configuration: hand it pip's find-links, if any.
 # Where Python may not write bytecode itself (containers often forbid it), compile now: each start then saves seconds.
