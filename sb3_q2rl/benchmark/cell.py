@@ -64,11 +64,20 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> str:
     return text
 
 
-def start_anew(folder: Path) -> None:
+def start_anew(folder: Path, result: Path) -> None:
     """
-    :param folder: of a cell whose run is to be forgotten
+    :param folder: of a cell that is to start anew. What it holds is moved to ``NAME.before`` beside it, with the
+        result, unless nothing has been measured yet
+    :param result: the cell's published CSV file
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    if result.exists():
+        before = folder.with_name(f"{folder.name}.before")
+        shutil.rmtree(before, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.rename(before)
+        shutil.move(result, before)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:

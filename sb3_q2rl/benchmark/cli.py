@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="KEY=VALUES",
         help="some cells: task=door algorithm=q2rl,ibrl seed=0",
     )
-    run.add_argument("--again", action="store_true", help="start these cells anew, whatever there is of them")
+    run.add_argument("--again", action="store_true", help="start these cells anew; what there was is kept beside")
     run.add_argument("--backend", choices=("processes", "ray"), default="processes", help="ray: several machines")
     run.add_argument("--jobs", type=int, default=_n_cores(), help="processes side by side (default: one a core)")
     run.add_argument(
@@ -66,8 +66,7 @@ def run_suite(args: argparse.Namespace) -> None:
     logs = (args.logs / suite.name).resolve()
     if args.again:
         for cell in cells:
-            start_anew(logs / cell.key)
-            results.path(cell).unlink(missing_ok=True)
+            start_anew(logs / cell.key, results.path(cell))
     console = Console()
     missing = [cell for cell in cells if not results.is_finished(cell)]
     console.print(

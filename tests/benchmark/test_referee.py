@@ -90,7 +90,7 @@ def test_the_same_cells_on_two_ray_workers(tmp_path, capsys):
     assert "Q-estimation" in (tmp_path / "logs/benchmark/small/reach/Q2RL_seed0/log.txt").read_text()
 
 
-def test_again_forgets_the_chosen_cells_only(tmp_path, monkeypatch):
+def test_again_starts_the_chosen_cells_only_and_keeps_what_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entry = {"algorithm": "rlpd"}
     suite = str(small_suite(tmp_path, {"RLPD": entry, "other": entry}, steps=100, seeds=[0, 1])[0])
@@ -107,6 +107,11 @@ def test_again_forgets_the_chosen_cells_only(tmp_path, monkeypatch):
     assert ran == ["reach/RLPD_seed1"]
     assert [name for name in names if not csv_files[name].exists()] == ["RLPD_seed1"]
     assert [name for name in names if not folders[name].exists()] == ["RLPD_seed1"]
+    before = folders["RLPD_seed1"].with_name("RLPD_seed1.before")
+    assert (before / "checkpoints/step_000000100/model.zip").exists()
+    assert [row["timesteps"] for row in rows(before / "RLPD_seed1.csv")] == ["100"]
+    main(["benchmark", "run", suite, "--only", "algorithm=RLPD", "seed=1", "--again"])
+    assert rows(before / "RLPD_seed1.csv"), "what was stopped before it measured anything replaces no result"
     ran.clear()
     main(["benchmark", "run", suite])
     assert ran == ["reach/RLPD_seed1", "reach/other_seed1"]  # what is missing, and what is not finished
