@@ -23,9 +23,11 @@ class Encoded:
     of them read is looked at once.
 
     :param features: (batch, features_dim)
+    :param actor_shapes_encoder: Does the actor's gradient reach the encoder? Online the critics' alone does
     """
 
     features: th.Tensor
+    actor_shapes_encoder: bool = False
 
 
 class StandardizedExtractor(BaseFeaturesExtractor):

@@ -31,7 +31,10 @@ class UncheckedSquashedGaussian(SquashedDiagGaussianDistribution):
 
 
 class DetachedActor(Actor):
-    """The actor sees features that only the critic's loss shapes (DrQ, https://arxiv.org/abs/2004.13649)."""
+    """
+    The actor sees features that only the critic's loss shapes (DrQ, https://arxiv.org/abs/2004.13649), unless
+    ``Encoded`` tells otherwise.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,7 +43,7 @@ class DetachedActor(Actor):
 
     def extract_features(self, obs: PyTorchObs | Encoded, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
         if isinstance(obs, Encoded):
-            return obs.features.detach()
+            return obs.features if obs.actor_shapes_encoder else obs.features.detach()
         with th.no_grad():
             return super().extract_features(obs, features_extractor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -56,9 +57,23 @@ class QInitialisation(OfflineToOnlineSAC):
                 raw_obs = self.replay_buffer.observations_at(rows[drawn], columns[drawn])
                 others, advantage = self._other_actions(batch, raw_obs)
                 loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
-            self._optimise_critic(loss)
-            self.actor.action_log_prob(self._actor_input(batch.observations, batch.bc_actions))
-            self._optimise_actor(self._cloning_loss(batch))
+            self._clone_along(batch, loss / self.policy.q_estimate.return_std**2)
+
+    def _clone_along(self, batch: BCSamples, value_loss: th.Tensor) -> None:
+        """
+        One step of all networks. An encoder of images learns what actions need, too: from features that only have to
+        tell values the actor cannot be cloned (Can: 0 of 10 episodes after 3,000 steps, with this 2 after 1,500).
+
+        :param batch: With its observations encoded
+        :param value_loss: The critics', in units of the returns' variance: neither loss shall rule the encoder
+        """
+        seen = dataclasses.replace(batch.observations, actor_shapes_encoder=True)
+        self.actor.action_log_prob(self._actor_input(seen, batch.bc_actions))
+        cloning_loss = self._cloning_loss(batch)
+        self.actor.optimizer.zero_grad()
+        self._optimise_critic(value_loss + cloning_loss)
+        self.actor.optimizer.step()
+        self._log_mean("train/actor_loss", cloning_loss)
 
     def _scores_any_action(self, rows: np.ndarray, columns: np.ndarray) -> bool:
         """Can the BC policy tell the density of an action that it did not take? A recurrent one's state is gone."""

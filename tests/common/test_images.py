@@ -1,5 +1,6 @@
 """Images: kept once, shifted, encoded."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,13 @@ def test_what_is_encoded_once_counts_as_the_observation():
     assert encoder.grad is None
     policy.critic(seen, actions).sum().backward()
     assert encoder.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("shapes", [False, True])
+def test_the_actor_shapes_the_encoder_only_where_it_is_told_to(shapes):
+    policy = EnsembleSACMultiInputPolicy(SPACE, ACT, lambda _: 1e-3, net_arch=[16], n_critics=3)
+    obs = {"camera": th.randint(0, 256, (5, *CAMERA.shape), dtype=th.uint8), "state": th.randn(5, 2)}
+    seen = dataclasses.replace(policy.critic.encode(obs), actor_shapes_encoder=shapes)
+    policy.actor(seen, deterministic=True).sum().backward()
+    reached = [p.grad is not None and bool(p.grad.any()) for p in policy.critic.features_extractor.parameters()]
+    assert any(reached) == shapes
