@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +11,7 @@ from stable_baselines3.common.utils import update_learning_rate
 from torch.distributions import Normal
 
 from sb3_q2rl.common.buffers import BCSamples
+from sb3_q2rl.common.extractors import Encoded
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.scales import N_FOR_STATISTICS, start_on_scale
 from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACPolicy
@@ -57,7 +57,7 @@ class QInitialisation(OfflineToOnlineSAC):
                 raw_obs = self.replay_buffer.observations_at(rows[drawn], columns[drawn])
                 others, advantage = self._other_actions(batch, raw_obs)
                 loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
-            self._clone_along(batch, loss / self.policy.q_estimate.return_std**2)
+            self._clone_along(batch, loss)
 
     def _clone_along(self, batch: BCSamples, value_loss: th.Tensor) -> None:
         """
@@ -65,9 +65,14 @@ class QInitialisation(OfflineToOnlineSAC):
         tell values the actor cannot be cloned (Can: 0 of 10 episodes after 3,000 steps, with this 2 after 1,500).
 
         :param batch: With its observations encoded
-        :param value_loss: The critics', in units of the returns' variance: neither loss shall rule the encoder
+        :param value_loss: The critics'
         """
-        seen = dataclasses.replace(batch.observations, actor_shapes_encoder=True)
+        features = batch.observations.features
+        fixed = features.detach()
+        # The same features, with a gradient in the units of the critics' loss: neither loss shall rule the encoder. (Smaller
+        # critics' losses would do that, too, but Adam's moments would be wrong for the online ones.)
+        shaped = fixed + self.policy.q_estimate.return_std**2 * (features - fixed)
+        seen = Encoded(shaped, actor_shapes_encoder=True)
         self.actor.action_log_prob(self._actor_input(seen, batch.bc_actions))
         cloning_loss = self._cloning_loss(batch)
         self.actor.optimizer.zero_grad()
