@@ -69,8 +69,8 @@ class QInitialisation(OfflineToOnlineSAC):
         """
         features = batch.observations.features
         fixed = features.detach()
-        # The same features, with a gradient in the units of the critics' loss: neither loss shall rule the encoder. (Smaller
-        # critics' losses would do that, too, but Adam's moments would be wrong for the online ones.)
+        # The same features, with a gradient in the units of the critics' loss: neither loss shall rule the encoder. (A
+        # smaller critics' loss would do that, too, but leave Adam with moments that are wrong for the online losses.)
         shaped = fixed + self.policy.q_estimate.return_std**2 * (features - fixed)
         seen = Encoded(shaped, actor_shapes_encoder=True)
         self.actor.action_log_prob(self._actor_input(seen, batch.bc_actions))
