@@ -28,7 +28,8 @@ lint: $(VENV)/installed
 type: $(VENV)/installed
 	$(BIN)/mypy sb3_q2rl envs zoo_configs
 
-# Days of a core; it goes on where it was stopped, and past what fails (lift_human.yml where its data is not). One cell: ... benchmark run benchmarks/adroit.yml --only task=door algorithm=Q2RL seed=0
+# Days of a core; it goes on where it was stopped, and past what fails (lift_human.yml where its data is not).
+# One cell: ... benchmark run benchmarks/adroit.yml --only task=door algorithm=Q2RL seed=0
 benchmark: $(VENV)/installed
 	status=0; for suite in $(SUITES); do $(BIN)/python -m sb3_q2rl benchmark run $$suite || status=1; done; \
 	$(BIN)/python -m sb3_q2rl benchmark report $(SUITES) && exit $$status

@@ -76,7 +76,8 @@ class QInitialisation(OfflineToOnlineSAC):
         self.actor.action_log_prob(self._actor_input(seen, batch.bc_actions))
         cloning_loss = self._cloning_loss(batch)
         self.actor.optimizer.zero_grad()
-        self._optimise_critic(value_loss + cloning_loss)
+        # With the gradient of both and the value of the critics' own, which is what is logged as theirs
+        self._optimise_critic(value_loss + (cloning_loss - cloning_loss.detach()))
         self.actor.optimizer.step()
         self._log_mean("train/actor_loss", cloning_loss)
 
