@@ -156,11 +156,9 @@ def test_what_is_encoded_once_counts_as_the_observation():
     assert encoder.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("shapes", [False, True])
-def test_the_actor_shapes_the_encoder_only_where_it_is_told_to(shapes):
+def test_told_to_the_actor_shapes_the_encoder_too():
     policy = EnsembleSACMultiInputPolicy(SPACE, ACT, lambda _: 1e-3, net_arch=[16], n_critics=3)
     obs = {"camera": th.randint(0, 256, (5, *CAMERA.shape), dtype=th.uint8), "state": th.randn(5, 2)}
-    seen = dataclasses.replace(policy.critic.encode(obs), actor_shapes_encoder=shapes)
+    seen = dataclasses.replace(policy.critic.encode(obs), actor_shapes_encoder=True)
     policy.actor(seen, deterministic=True).sum().backward()
-    reached = [p.grad is not None and bool(p.grad.any()) for p in policy.critic.features_extractor.parameters()]
-    assert any(reached) == shapes
+    assert next(policy.critic.features_extractor.parameters()).grad.abs().sum() > 0
