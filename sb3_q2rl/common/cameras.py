@@ -47,3 +47,15 @@ class CamerasExtractor(BaseFeaturesExtractor):
         parts = obs if isinstance(obs, dict) else {"obs": obs}
         seen = [camera(parts[key] - 0.5) for key, camera in self.cameras.items()]
         return th.cat([*seen, *(parts[key].flatten(start_dim=1) for key in self.vector_keys)], dim=1)
+
+    def start_from(self, cameras: nn.ModuleDict) -> None:
+        """
+        Copy the weights of encoders that are built as these are, camera by camera.
+
+        :param cameras: Encoders by the key of their image; others than of the same sizes are left alone
+        """
+        for key in self.cameras.keys() & cameras.keys():
+            weights = cameras[key].state_dict()
+            mine = self.cameras[key].state_dict()
+            if {name: w.shape for name, w in weights.items()} == {name: w.shape for name, w in mine.items()}:
+                self.cameras[key].load_state_dict(weights)

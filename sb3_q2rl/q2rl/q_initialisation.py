@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.utils import update_learning_rate
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 
+from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.common.buffers import BCSamples
+from sb3_q2rl.common.cameras import CamerasExtractor
 from sb3_q2rl.common.extractors import Encoded
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.scales import N_FOR_STATISTICS, start_on_scale
@@ -29,6 +30,7 @@ class QInitialisation(OfflineToOnlineSAC):
 
     policy: GatedSACPolicy
     q_init_steps: int
+    bc_deterministic: bool
 
     def _initialise(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """
@@ -43,6 +45,7 @@ class QInitialisation(OfflineToOnlineSAC):
         some = np.random.permutation(len(rows))[:N_FOR_STATISTICS]
         obs = self.replay_buffer.observations_at(rows[some], columns[some], self._vec_normalize_env)
         start_on_scale(self, self.policy.q_estimate.return_mean, self.policy.q_estimate.return_std, obs)
+        self._see_as_bc_does()
         values = self._bc_values(rows, columns)
         scores_any_action = self._scores_any_action(rows, columns)
         for step in range(self.q_init_steps):
@@ -54,10 +57,25 @@ class QInitialisation(OfflineToOnlineSAC):
             targets = values[drawn] + self.policy.q_estimate.advantage(batch.bc_log_prob, batch.bc_entropy)
             loss = self._value_loss(batch, targets)
             if scores_any_action:
-                raw_obs = self.replay_buffer.observations_at(rows[drawn], columns[drawn])
-                others, advantage = self._other_actions(batch, raw_obs)
+                distribution = self._bc_distribution(rows[drawn], columns[drawn])
+                others, advantage = self._other_actions(batch, distribution)
                 loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
+                if not self.bc_deterministic:
+                    # Another sample each time: of the one that was executed the actor learns the noise by heart
+                    batch = batch._replace(bc_actions=distribution.sample())
             self._clone_along(batch, loss)
+
+    def _see_as_bc_does(self) -> None:
+        """
+        Encoders of images start as the BC policy's own where those have the same sizes: it learnt from all of its
+        demonstrations what to look at, which is more than its few episodes here can teach.
+        """
+        if not isinstance(self._bc, GaussianBCPolicy):
+            return
+        for critic in (self.critic, self.critic_target):
+            extractor = critic.features_extractor.extractor
+            if isinstance(extractor, CamerasExtractor):
+                extractor.start_from(self._bc.cameras)
 
     def _clone_along(self, batch: BCSamples, value_loss: th.Tensor) -> None:
         """
@@ -89,12 +107,19 @@ class QInitialisation(OfflineToOnlineSAC):
         return bool(self.replay_buffer.bc_entropy[rows, columns].any())
 
     @th.no_grad()
-    def _other_actions(self, batch: BCSamples, raw_obs: Any) -> tuple[th.Tensor, th.Tensor]:
+    def _bc_distribution(self, rows: np.ndarray, columns: np.ndarray) -> Distribution:
+        """pi_BC(.|s) in some states of the BC episodes, from raw observations."""
+        return self._bc.distribution(self.replay_buffer.observations_at(rows, columns))  # type: ignore[union-attr]
+
+    @th.no_grad()
+    def _other_actions(self, batch: BCSamples, distribution: Distribution) -> tuple[th.Tensor, th.Tensor]:
         """
         What else Q̂_BC(s, a) tells: of half of the states for what the actor would do, of the others for actions around
         the BC policy's. Critics that know BC actions only take any other to be as good, and the gate lets a bad clone
         through. An action that the BC policy never takes is a standard deviation of the returns worse, not endlessly.
 
+        :param batch: With its observations encoded
+        :param distribution: pi_BC in these states
         :return: (batch, action_dim) actions, and (batch,) their alpha (log pi_BC + H)
         """
         assert batch.bc_actions is not None
@@ -102,7 +127,6 @@ class QInitialisation(OfflineToOnlineSAC):
         around = batch.actions + OTHERS_STD * th.randn_like(batch.actions)
         is_first_half = th.arange(len(proposed), device=self.device).unsqueeze(1) < len(proposed) // 2
         actions = th.where(is_first_half, proposed, around).clamp(-MAX_ACTION, MAX_ACTION)
-        distribution = self._bc.distribution(raw_obs)  # type: ignore[union-attr]
         advantage = self.policy.q_estimate.advantage(distribution.log_prob(actions), batch.bc_entropy)
         limit = float(self.policy.q_estimate.return_std)
         return actions, th.as_tensor(advantage).clamp(-limit, limit)

@@ -6,10 +6,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, random_batch, reach, small_model
+from worlds import BanditBC, BanditEnv, NoDensity, WalkHome, gaussian, reach, small_model
 
 from sb3_q2rl import QGatedSAC
-from sb3_q2rl.bc.distributions import TanhNormal, step_from
 from sb3_q2rl.common.extractors import StandardizedExtractor
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
@@ -193,107 +192,3 @@ def test_a_policy_without_density_is_compared_by_its_value_alone():
         decision = model.decide(obs.numpy(), deterministic=True)
     th.testing.assert_close(decision.q_bc, model.policy.q_estimate.value(obs))
     assert (model.replay_buffer.bc_log_prob == 0).all()
-
-
-def test_both_networks_start_from_the_bc_episodes():
-    """Q-initialisation: the critics give the returns, the actor the BC actions, of the episodes they started from."""
-    model = small_model(
-        reach(n_envs=4),
-        n_bc_episodes=40,
-        q_init_steps=500,
-        batch_size=64,
-        learning_rate=3e-3,
-        policy_kwargs={"value_net_arch": [32], "n_values": 3},
-    )
-    estimated = []
-    initialise = model._initialise
-
-    def actor_rate():
-        return model.actor.optimizer.param_groups[0]["lr"]
-
-    def note(*args):
-        initialise(*args)
-        assert 0 < actor_rate() < 1e-7  # it was annealed
-        buffer = model.replay_buffer
-        obs, actions = th.tensor(buffer.observations[:6]).view(-1, 2), th.tensor(buffer.actions[:6]).view(-1, 2)
-        targets = th.tensor(buffer.mc_returns)[:6].view(-1)  # at the mode log pi + H is constant: centred, nothing
-        with th.no_grad():
-            estimated.append((model.critic(obs, actions).mean(0), targets, model.actor(obs, True), actions))
-
-    model._initialise = note
-    model.learn(260)
-    assert actor_rate() == 1e-4
-    q_values, targets, rl_actions, bc_actions = estimated[0]
-    assert (q_values - targets).square().mean() < 0.2 * targets.var()
-    assert (rl_actions - bc_actions).abs().mean() < 0.1
-
-
-def test_the_clone_learns_its_mean_alike_where_it_is_certain_and_where_it_is_not():
-    """beta-NLL: d loss / d mean_i(s) is (mean - action) / sigma of the likelihood's (mean - action) / sigma^2."""
-    model = small_model()
-    means = th.tensor([[0.3, -0.2], [0.1, 0.9], [-0.7, 0.0]], requires_grad=True)
-    sigmas = th.tensor([[0.01, 0.2], [0.1, 0.4], [1.0, 0.3]])
-    actions = th.tensor([[0.2, 0.1], [-0.3, 0.5], [0.4, -0.6]])
-    model.actor.action_dist.proba_distribution(means, sigmas.log())
-    model._cloning_loss(random_batch(len(actions))._replace(bc_actions=actions)).backward()
-    expected = (means.detach() - th.atanh(actions)) / sigmas / sigmas.mean(dim=0) / len(actions)
-    th.testing.assert_close(means.grad, expected)
-
-
-@pytest.mark.usefixtures("quick_fit")
-@pytest.mark.parametrize("bc_policy", [WalkHome(), NoDensity(), WalkHome(is_recurrent=True)])
-def test_critics_start_as_the_estimate_of_actions_that_the_bc_policy_does_not_take(bc_policy):
-    """Else the gate would take any action to be as good. Where nobody knows their density it does."""
-    model = small_model(
-        reach(n_envs=4), bc_policy, n_bc_episodes=20, q_init_steps=600, batch_size=64, learning_rate=3e-3,
-        policy_kwargs={"net_arch": [64, 64], "n_critics": 2},
-    )  # fmt: skip
-    estimated = []
-    initialise = model._initialise
-
-    def note(rows, columns):
-        initialise(rows, columns)
-        obs = model.replay_buffer.observations_at(rows, columns)
-        distribution = bc_policy.distribution(obs)
-        for distance in (0.0, 0.3, 0.8):
-            away = (distribution.mean + distance * th.tensor([1.0, -1.0]) / 2**0.5).clamp(-1, 1)
-            nats = distribution.log_prob(away) + distribution.entropy() - 1  # centred at the mode
-            with th.no_grad():
-                q_values = model.critic(obs, away).mean(0)
-            std = model.policy.q_estimate.return_std
-            values = model.policy.q_estimate.value(obs)
-            estimated.append((float((q_values - values).mean()), float(nats.clamp(-std, std).mean())))
-
-    model._initialise = note
-    model.learn(140)
-    if type(bc_policy) is NoDensity or bc_policy.is_recurrent:
-        assert all(abs(q_value) < 0.5 for q_value, _ in estimated)
-        return
-    assert estimated[0][1] == pytest.approx(0, abs=1e-3)
-    assert estimated[2][1] < estimated[1][1] - 0.5 < -0.7
-    for q_value, nats in estimated:
-        assert q_value == pytest.approx(nats, abs=0.5)
-
-
-class SquashedWalk(WalkHome):
-    """As SB3's policies: bounded by a tanh, which reaches the bounds in float32."""
-
-    def distribution(self, obs):
-        return TanhNormal(-9 * obs, th.ones(len(obs), 2))
-
-    def step(self, obs, state, episode_start, deterministic=False):
-        return step_from(self.distribution(obs), deterministic)
-
-
-@pytest.mark.usefixtures("quick_fit")
-def test_densities_at_the_edge_of_the_action_space_stay_finite():
-    model = small_model(reach(n_envs=2), SquashedWalk(), bc_deterministic=False, bc_temperature=0.1)
-    model.learn(60)
-    assert model.has_started
-    assert (model.replay_buffer.actions == 1).any()
-    batch = model._sample_batch(64)._replace(actions=th.ones(64, 2))
-    with th.no_grad():
-        actions, advantage = model._other_actions(batch, batch.observations)
-        assert th.isfinite(advantage).all()
-        assert (actions.abs() < 1).all()
-        assert th.isfinite(model.critic(batch.observations, actions)).all()
