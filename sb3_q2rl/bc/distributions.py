@@ -53,9 +53,27 @@ def mode(distribution: Distribution) -> th.Tensor:
     :return: (n, action_dim) the mode; of a mixture of Gaussians: the mean of the heaviest component
     """
     if isinstance(distribution, MixtureSameFamily):
-        heaviest = distribution.mixture_distribution.probs.argmax(dim=1)
-        return distribution.component_distribution.mean[th.arange(len(heaviest)), heaviest]
+        return _heaviest(distribution, distribution.component_distribution.mean)
     return distribution.mode
+
+
+def sample_around_mode(distribution: Distribution) -> th.Tensor:
+    """
+    :param distribution: over (action_dim,), batch of n
+    :return: (n, action_dim) a sample; of a mixture of Gaussians: one of the heaviest component
+    """
+    if isinstance(distribution, MixtureSameFamily):
+        return _heaviest(distribution, distribution.component_distribution.sample())
+    return distribution.sample()
+
+
+def _heaviest(mixture: MixtureSameFamily, of_each: th.Tensor) -> th.Tensor:
+    """
+    :param mixture: batch of n
+    :param of_each: (n, n_components, action_dim)
+    :return: (n, action_dim) what belongs to the component of the largest weight
+    """
+    return of_each[th.arange(len(of_each)), mixture.mixture_distribution.probs.argmax(dim=1)]
 
 
 def entropy_nats(distribution: Distribution) -> th.Tensor:

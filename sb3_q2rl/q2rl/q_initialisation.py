@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.utils import update_learning_rate
 from torch.distributions import Distribution, Normal
 
+from sb3_q2rl.bc.distributions import sample_around_mode
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.cameras import CamerasExtractor
@@ -61,8 +62,10 @@ class QInitialisation(OfflineToOnlineSAC):
                 others, advantage = self._other_actions(batch, distribution)
                 loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
                 if not self.bc_deterministic:
-                    # Another sample each time: of the one that was executed the actor learns the noise by heart
-                    batch = batch._replace(bc_actions=distribution.sample())
+                    # Another sample each time: of the one that was executed the actor learns the noise by heart. Of
+                    # a mixture the most likely way only: who learns two ways by one Gaussian goes neither (over the
+                    # bin BC lowers the can or has let go and rises; the middle of the two is to stay there for good)
+                    batch = batch._replace(bc_actions=sample_around_mode(distribution))
             self._clone_along(batch, loss)
 
     def _see_as_bc_does(self) -> None:
