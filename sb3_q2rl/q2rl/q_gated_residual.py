@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
+from torch.distributions import Distribution
 
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.proposals import ProposalSAC
@@ -41,6 +42,10 @@ class QGatedResidualSAC(QGatedSAC, ProposalSAC):
 
     def _actor_input(self, obs: Any, bc_actions: th.Tensor | None) -> Any:
         return obs, bc_actions
+
+    def _to_clone(self, distribution: Distribution) -> th.Tensor:
+        """Whatever the BC policy may propose: it is what the actor is given."""
+        return distribution.sample()
 
     def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
         """a' corrects what the BC policy proposes at s'; where that is unknown, what it proposed last."""

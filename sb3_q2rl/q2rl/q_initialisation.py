@@ -62,10 +62,8 @@ class QInitialisation(OfflineToOnlineSAC):
                 others, advantage = self._other_actions(batch, distribution)
                 loss = loss + self._value_loss(batch._replace(actions=others), values[drawn] + advantage)
                 if not self.bc_deterministic:
-                    # Another sample each time: of the one that was executed the actor learns the noise by heart. Of
-                    # a mixture the most likely way only: who learns two ways by one Gaussian goes neither (over the
-                    # bin BC lowers the can or has let go and rises; the middle of the two is to stay there for good)
-                    batch = batch._replace(bc_actions=sample_around_mode(distribution))
+                    # Another sample each time: of the one that was executed the actor learns the noise by heart
+                    batch = batch._replace(bc_actions=self._to_clone(distribution).clamp(-1, 1))
             self._clone_along(batch, loss)
 
     def _see_as_bc_does(self) -> None:
@@ -79,6 +77,16 @@ class QInitialisation(OfflineToOnlineSAC):
             extractor = critic.features_extractor.extractor
             if isinstance(extractor, CamerasExtractor):
                 extractor.start_from(self._bc.cameras)
+
+    def _to_clone(self, distribution: Distribution) -> th.Tensor:
+        """
+        Of a mixture the likeliest way only: who learns two ways by one Gaussian goes neither. (Over the bin, say, BC
+        lowers the can or has let go and rises; the middle of the two is to stay there for good.)
+
+        :param distribution: pi_BC(.|s), batch of n
+        :return: (n, action_dim)
+        """
+        return sample_around_mode(distribution)
 
     def _clone_along(self, batch: BCSamples, value_loss: th.Tensor) -> None:
         """

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
-from worlds import gaussian, one_demonstration, reach, small_model
+from worlds import TwoWays, gaussian, one_demonstration, reach, small_model
 
 from sb3_q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.q2rl import load_model
@@ -43,6 +43,15 @@ def test_the_bc_loss_keeps_it_there() -> None:
     assert model._n_updates > 0
     proposals = model._bc.step(OBS, None, np.ones(3, bool), deterministic=True).actions.clamp(-0.9, 0.9)
     assert (model.actor((OBS, proposals), deterministic=True) - proposals).abs().max() < 0.03
+
+
+@pytest.mark.parametrize(("algorithm", "least", "most"), [(QGatedSAC, 0.0, 0.02), (QGatedResidualSAC, 0.3, 0.5)])
+def test_q_initialisation_shows_it_every_way_that_may_be_proposed(algorithm: Any, least: float, most: float) -> None:
+    """Q2RL's own actor, one Gaussian, is shown the likeliest way only."""
+    policy = TwoWays()
+    model = small_model(bc_policy=policy, algorithm=algorithm, bc_deterministic=False)
+    goes_right = model._to_clone(policy.distribution(th.randn(500, 2)))[:, 1] > 0
+    assert least <= goes_right.float().mean() <= most
 
 
 @pytest.mark.parametrize("std", [0.05, 0.4])

@@ -6,8 +6,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
-from worlds import NoDensity, ReachEnv, WalkHome, random_batch, reach, small_model
+from worlds import NoDensity, ReachEnv, TwoWays, WalkHome, random_batch, reach, small_model
 
 from sb3_q2rl.bc import GaussianBCPolicy
 from sb3_q2rl.bc.distributions import TanhNormal, mode, step_from
@@ -115,19 +114,6 @@ def test_densities_at_the_edge_of_the_action_space_stay_finite():
         assert th.isfinite(advantage).all()
         assert (actions.abs() < 1).all()
         assert th.isfinite(model.critic(batch.observations, actions)).all()
-
-
-class TwoWays(WalkHome):
-    """Walks home with one hand on the left or, less often, on the right: the second dimension has two modes."""
-
-    def distribution(self, obs):
-        ahead = (-obs[:, :1]).clamp(-1, 1)
-        means = th.stack([th.cat([ahead, th.full_like(ahead, side)], dim=1) for side in (-0.5, 0.5)], dim=1)
-        weights = Categorical(th.tensor([0.6, 0.4]).expand(len(obs), 2))
-        return MixtureSameFamily(weights, Independent(Normal(means, 0.2), 1))
-
-    def step(self, obs, state, episode_start, deterministic=False):
-        return step_from(self.distribution(obs), deterministic)
 
 
 @pytest.mark.usefixtures("quick_fit")
