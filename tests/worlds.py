@@ -12,11 +12,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from sb3_q2rl import BCStep, Demonstrations, QGatedSAC
 from sb3_q2rl.bc import GaussianBCPolicy
-from sb3_q2rl.bc.distributions import step_from
+from sb3_q2rl.bc.memoryless import MemorylessBCPolicy
 from sb3_q2rl.common.buffers import BCSamples
 
 HORIZON = 12
@@ -110,7 +110,7 @@ class _BCModule(nn.Module):
 
     is_recurrent = False
 
-    def distribution(self, obs: Any) -> Distribution:
+    def distribution(self, obs: Any) -> Independent:
         raise NotImplementedError
 
     def step(self, obs: Any, state: Any, episode_start: Any, deterministic: bool = False) -> BCStep:
@@ -149,7 +149,7 @@ class WalkHome(_BCModule):
         return Independent(Normal((-self.skill * obs.float()).clamp(-1, 1), self.sigma), 1)
 
 
-class TwoWays(_BCModule):
+class TwoWays(MemorylessBCPolicy):
     """Along the first axis it walks home, along the second it goes left or, less often, right."""
 
     def distribution(self, obs: Any) -> MixtureSameFamily:
@@ -157,9 +157,6 @@ class TwoWays(_BCModule):
         means = th.stack([th.cat([ahead, th.full_like(ahead, side)], dim=1) for side in (-0.5, 0.5)], dim=1)
         weights = Categorical(th.tensor([0.6, 0.4]).expand(len(obs), 2))
         return MixtureSameFamily(weights, Independent(Normal(means, 0.2), 1))
-
-    def step(self, obs: Any, state: Any, episode_start: Any, deterministic: bool = False) -> BCStep:
-        return step_from(self.distribution(obs), deterministic)
 
 
 class NoDensity(WalkHome):

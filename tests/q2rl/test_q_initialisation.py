@@ -9,7 +9,23 @@ from stable_baselines3.common.env_util import make_vec_env
 from worlds import NoDensity, ReachEnv, TwoWays, WalkHome, random_batch, reach, small_model
 
 from sb3_q2rl.bc import GaussianBCPolicy
-from sb3_q2rl.bc.distributions import TanhNormal, mode, step_from
+from sb3_q2rl.bc.distributions import TanhNormal, mode
+from sb3_q2rl.bc.memoryless import MemorylessBCPolicy
+
+
+def learn_and_look(model, n_steps, look):
+    """What ``look(rows, columns)`` returns at the end of Q-initialisation, for the transitions of the BC episodes."""
+    found = []
+    initialise = model._initialise
+
+    def initialise_and_look(rows, columns):
+        initialise(rows, columns)
+        found.append(look(rows, columns))
+
+    model._initialise = initialise_and_look
+    model.learn(n_steps)
+    (only,) = found
+    return only
 
 
 def test_both_networks_start_from_the_bc_episodes():
@@ -22,25 +38,20 @@ def test_both_networks_start_from_the_bc_episodes():
         learning_rate=3e-3,
         policy_kwargs={"value_net_arch": [32], "n_values": 3},
     )
-    estimated = []
-    initialise = model._initialise
 
     def actor_rate():
         return model.actor.optimizer.param_groups[0]["lr"]
 
-    def note(*args):
-        initialise(*args)
+    def look(*_):
         assert 0 < actor_rate() < 1e-7  # it was annealed
         buffer = model.replay_buffer
         obs, actions = th.tensor(buffer.observations[:6]).view(-1, 2), th.tensor(buffer.actions[:6]).view(-1, 2)
         targets = th.tensor(buffer.mc_returns)[:6].view(-1)  # at the mode log pi + H is constant: centred, nothing
         with th.no_grad():
-            estimated.append((model.critic(obs, actions).mean(0), targets, model.actor(obs, True), actions))
+            return model.critic(obs, actions).mean(0), targets, model.actor(obs, True), actions
 
-    model._initialise = note
-    model.learn(260)
+    q_values, targets, rl_actions, bc_actions = learn_and_look(model, 260, look)
     assert actor_rate() == 1e-4
-    q_values, targets, rl_actions, bc_actions = estimated[0]
     assert (q_values - targets).square().mean() < 0.2 * targets.var()
     assert (rl_actions - bc_actions).abs().mean() < 0.1
 
@@ -65,11 +76,9 @@ def test_critics_start_as_the_estimate_of_actions_that_the_bc_policy_does_not_ta
         reach(n_envs=4), bc_policy, n_bc_episodes=20, q_init_steps=600, batch_size=64, learning_rate=3e-3,
         policy_kwargs={"net_arch": [64, 64], "n_critics": 2},
     )  # fmt: skip
-    estimated = []
-    initialise = model._initialise
 
-    def note(rows, columns):
-        initialise(rows, columns)
+    def look(rows, columns):
+        estimated = []
         obs = model.replay_buffer.observations_at(rows, columns)
         distribution = bc_policy.distribution(obs)
         for distance in (0.0, 0.3, 0.8):
@@ -80,9 +89,9 @@ def test_critics_start_as_the_estimate_of_actions_that_the_bc_policy_does_not_ta
             std = model.policy.q_estimate.return_std
             values = model.policy.q_estimate.value(obs)
             estimated.append((float((q_values - values).mean()), float(nats.clamp(-std, std).mean())))
+        return estimated
 
-    model._initialise = note
-    model.learn(140)
+    estimated = learn_and_look(model, 140, look)
     if type(bc_policy) is NoDensity or bc_policy.is_recurrent:
         assert all(abs(q_value) < 0.5 for q_value, _ in estimated)
         return
@@ -92,14 +101,11 @@ def test_critics_start_as_the_estimate_of_actions_that_the_bc_policy_does_not_ta
         assert q_value == pytest.approx(nats, abs=0.5)
 
 
-class SquashedWalk(WalkHome):
+class SquashedWalk(MemorylessBCPolicy):
     """As SB3's policies: bounded by a tanh, which reaches the bounds in float32."""
 
     def distribution(self, obs):
         return TanhNormal(-9 * obs, th.ones(len(obs), 2))
-
-    def step(self, obs, state, episode_start, deterministic=False):
-        return step_from(self.distribution(obs), deterministic)
 
 
 @pytest.mark.usefixtures("quick_fit")
@@ -123,20 +129,15 @@ def test_the_clone_goes_the_likeliest_way_and_learns_no_noise_by_heart(bc_policy
         reach(n_envs=4), bc_policy, bc_deterministic=False, n_bc_episodes=4, q_init_steps=1000, batch_size=64,
         learning_rate=3e-3, policy_kwargs={"net_arch": [64, 64]},
     )  # fmt: skip
-    errors = []
-    initialise = model._initialise
 
-    def note(rows, columns):
-        initialise(rows, columns)
+    def look(rows, columns):
         obs = model.replay_buffer.observations_at(rows, columns)
         with th.no_grad():
             proposed = model.actor(obs, deterministic=True)
         executed = th.as_tensor(model.replay_buffer.bc_actions[rows, columns])
-        errors.extend(float((proposed - a).square().mean()) for a in (mode(bc_policy.distribution(obs)), executed))
+        return [float((proposed - a).square().mean()) for a in (mode(bc_policy.distribution(obs)), executed)]
 
-    model._initialise = note
-    model.learn(60)
-    to_the_mode, to_what_was_executed = errors
+    to_the_mode, to_what_was_executed = learn_and_look(model, 60, look)
     assert to_the_mode < 0.3 * to_what_was_executed
     assert to_the_mode < 0.02
 
@@ -164,16 +165,12 @@ def test_encoders_start_as_the_bc_policys_where_they_have_its_sizes(bottleneck):
     )  # fmt: skip
     image = th.rand(1, 3, 36, 36)
     obs = {"camera": image, "state": th.zeros(1, 2)}
-    features = []
-    initialise = model._initialise
 
-    def note(*args):
-        initialise(*args)
+    def look(*_):
         with th.no_grad():
-            features.extend(net.features_extractor(obs)[:, :bottleneck] for net in (model.critic, model.critic_target))
+            return [net.features_extractor(obs)[:, :bottleneck] for net in (model.critic, model.critic_target)]
 
-    model._initialise = note
-    model.learn(60)
+    features = learn_and_look(model, 60, look)
     expected = policy.cameras["camera"](image - 0.5)
     assert len(features) == 2
     for seen in features:
