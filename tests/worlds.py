@@ -71,6 +71,18 @@ class ReachEnv(gym.Env):
         return self._observe(), float(success) - 1.0, success, truncated, {"is_success": success}
 
 
+class CameraReachEnv(gym.ObservationWrapper):
+    """The same seen by a camera, with the position beside it."""
+
+    def __init__(self) -> None:
+        super().__init__(ReachEnv("image"))
+        state = spaces.Box(-2, 2, (2,), np.float32)
+        self.observation_space = spaces.Dict({"camera": self.env.observation_space, "state": state})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        return {"camera": observation, "state": self.env.unwrapped.x.astype(np.float32)}  # type: ignore[attr-defined]
+
+
 class GoalReachEnv(ReachEnv):
     """The same with its goal, the origin, in the observation: for hindsight replay."""
 
@@ -184,6 +196,12 @@ def gaussian(kind: str = "flat") -> GaussianBCPolicy:
     with th.random.fork_rng(devices=[]):
         th.manual_seed(1)
         policy = GaussianBCPolicy({"flat": 2, "dict": 3, "goal": 4}[kind], 2, net_arch=(8,), obs_keys=keys)
+    return policy.eval().requires_grad_(False)
+
+
+def camera_gaussian() -> GaussianBCPolicy:
+    """For :class:`CameraReachEnv`, not trained."""
+    policy = GaussianBCPolicy(2, 2, net_arch=(8,), obs_keys=["state"], image_shapes={"camera": (3, 36, 36)})
     return policy.eval().requires_grad_(False)
 
 

@@ -111,24 +111,36 @@ class GaussianBCPolicy(MemorylessBCPolicy):
         :return: batch of n distributions over (action_dim,)
         :raises ValueError: wrong shape, or a key is missing
         """
-        if not self.image_shapes:
-            return self.distribution_of(flat_observation(obs, self.obs_dim, self.obs_keys), {})
         missing = [key for key in self.image_shapes if not isinstance(obs, dict) or key not in obs]
         if missing:
             has = f"it has {list(obs)}" if isinstance(obs, dict) else f"which is one array of {tuple(obs.shape)}"
             raise ValueError(f"The BC policy reads the images {missing}, which the observation lacks; {has}.")
-        images = {key: channels_first(obs[key], shape) for key, shape in self.image_shapes.items()}  # type: ignore[index]
-        return self.distribution_of(flat_observation(obs, self.obs_dim, self.obs_keys), images)
+        seen = self.see({key: obs[key] for key in self.image_shapes})  # type: ignore[index]
+        return self.distribution_of(flat_observation(obs, self.obs_dim, self.obs_keys), seen)
 
-    def distribution_of(self, vectors: th.Tensor, images: Mapping[str, th.Tensor]) -> Distribution:
+    def see(self, images: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
+        """
+        :param images: key -> (n, height, width, channels) or (n, channels, height, width), 0 to 255; or features of
+            them that this method gave earlier (:class:`BCFeatures`), which stay as they are
+        :return: key -> (n, features)
+        :raises ValueError: other sizes
+        """
+        return {
+            key: images[key]
+            if images[key].shape[1:] == (_CAMERA_FEATURES,)
+            else camera(channels_first(images[key], self.image_shapes[key]).float() / 255.0 - 0.5)
+            for key, camera in self.cameras.items()
+        }
+
+    def distribution_of(self, vectors: th.Tensor, seen: Mapping[str, th.Tensor]) -> Distribution:
         """
         :param vectors: (n, obs_dim)
-        :param images: key -> (n, channels, height, width), 0 to 255
+        :param seen: What :meth:`see` made of the images
         :return: batch of n distributions over (action_dim,)
         """
         normalised = ((vectors - self.obs_mean) / self.obs_std).clamp(-_OBS_CLIP, _OBS_CLIP)
-        seen = [camera(images[key].float() / 255.0 - 0.5) for key, camera in self.cameras.items()]
-        out = self.head(self.trunk(th.cat([normalised, *seen], dim=1)))
+        features = [seen[key] for key in self.cameras]
+        out = self.head(self.trunk(th.cat([normalised, *features], dim=1)))
         n_means = self.n_components * self.action_dim
         shape = (len(out), self.n_components, self.action_dim)
         means = th.tanh(out[:, :n_means]).view(shape)

@@ -39,7 +39,7 @@ class _Steps(NamedTuple):
 
     def log_prob(self, policy: GaussianBCPolicy) -> th.Tensor:
         """:return: (n,) log pi(a|s)"""
-        return policy.distribution_of(self.vectors, self.images).log_prob(self.actions)
+        return policy.distribution_of(self.vectors, policy.see(self.images)).log_prob(self.actions)
 
 
 def train_bc(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 
@@ -96,6 +98,8 @@ def constructor_keywords(cell: Cell) -> dict[str, Any]:
     for name in (*row.without, "bc_policy", "demonstrations"):
         kwargs.pop(name, None)
     changes = dict(cell.by.hyperparameters)
+    for both in (kwargs, changes):
+        both.pop("env_wrapper", None)
     kwargs["policy_kwargs"] = {
         **kwargs.get("policy_kwargs", {}),
         **cell.networks,
@@ -106,3 +110,11 @@ def constructor_keywords(cell: Cell) -> dict[str, Any]:
     if cell.demonstrations is not None:
         kwargs["demonstrations"] = cell.demonstrations
     return {"device": "cpu", "seed": cell.seed, "verbose": 1, **kwargs, **changes}
+
+
+def env_wrapper(cell: Cell) -> Callable[[gym.Env], gym.Env] | None:
+    """What the configuration, or the suite, wraps around the environment: rl-zoo3's ``env_wrapper``."""
+    from rl_zoo3.utils import get_wrapper_class
+
+    config = "qgated_sac" if cell.by.algorithm == BC else ALGORITHMS[cell.by.algorithm].config
+    return get_wrapper_class(hyperparameters(config, cell.to.env, cell.by.preset) | cell.by.hyperparameters)

@@ -25,7 +25,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_q2rl.envs  # noqa: F401  registers the environments
-from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords, starts_from_bc
+from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords, env_wrapper, starts_from_bc
 from sb3_q2rl.benchmark.measure import FIELDS, Progress, RefereeCallback, to_csv, write_whole
 from sb3_q2rl.benchmark.suite import Cell
 from sb3_q2rl.common.acting import Who
@@ -54,9 +54,7 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> str:
     with _alone(folder / "lock"):
         _remember(cell, folder / "cell.json")
         _make_files(cell)
-        eval_env = make_vec_env(
-            cell.to.env, n_envs=cell.evaluation.n_envs, seed=cell.evaluation.seed, env_kwargs=cell.to.env_kwargs
-        )
+        eval_env = _make_env(cell, n_envs=cell.evaluation.n_envs, seed=cell.evaluation.seed)
         text = _play_bc(cell, eval_env) if cell.by.algorithm == BC else _learn(cell, folder, eval_env, report)
         eval_env.close()
     write_whole(folder / "evaluations.csv", text)
@@ -80,9 +78,14 @@ def start_anew(folder: Path, result: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _make_env(cell: Cell, n_envs: int, seed: int) -> VecEnv:
+    wrapper: Any = env_wrapper(cell)
+    return make_vec_env(cell.to.env, n_envs, seed, wrapper_class=wrapper, env_kwargs=cell.to.env_kwargs)
+
+
 def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
     row = ALGORITHMS[cell.by.algorithm]
-    env = make_vec_env(cell.to.env, seed=cell.seed, env_kwargs=cell.to.env_kwargs)
+    env = _make_env(cell, n_envs=1, seed=cell.seed)
     checkpoints, kwargs = folder / "checkpoints", constructor_keywords(cell)
     if any(checkpoints.glob("step_*")):
         model = resume(row.algorithm, checkpoints, env, device=kwargs["device"])

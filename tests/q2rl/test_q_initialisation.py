@@ -1,14 +1,10 @@
 """Q-initialisation: what critics and actor know when the gate opens for the first time."""
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
-from worlds import NoDensity, ReachEnv, TwoWays, WalkHome, random_batch, reach, small_model
+from worlds import CameraReachEnv, NoDensity, TwoWays, WalkHome, camera_gaussian, random_batch, reach, small_model
 
-from sb3_q2rl.bc import GaussianBCPolicy
 from sb3_q2rl.bc.distributions import TanhNormal, mode
 from sb3_q2rl.bc.memoryless import MemorylessBCPolicy
 
@@ -142,23 +138,10 @@ def test_the_clone_goes_the_likeliest_way_and_learns_no_noise_by_heart(bc_policy
     assert to_the_mode < 0.02
 
 
-class CameraReachEnv(gym.ObservationWrapper):
-    """Seen by a camera, with the position beside it."""
-
-    def __init__(self):
-        super().__init__(ReachEnv("image"))
-        state = spaces.Box(-2, 2, (2,), np.float32)
-        self.observation_space = spaces.Dict({"camera": self.env.observation_space, "state": state})
-
-    def observation(self, image):
-        return {"camera": image, "state": self.env.x.astype(np.float32)}
-
-
 @pytest.mark.usefixtures("quick_fit")
 @pytest.mark.parametrize("bottleneck", [64, 32])
 def test_encoders_start_as_the_bc_policys_where_they_have_its_sizes(bottleneck):
-    policy = GaussianBCPolicy(2, 2, net_arch=(8,), obs_keys=["state"], image_shapes={"camera": (3, 36, 36)})
-    policy.eval().requires_grad_(False)
+    policy = camera_gaussian()
     model = small_model(
         make_vec_env(CameraReachEnv), policy, q_init_steps=0,
         policy_kwargs={"features_extractor_kwargs": {"channels": [16, 32, 32, 32], "bottleneck": bottleneck}},
