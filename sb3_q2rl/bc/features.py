@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from gymnasium import spaces
 
 from sb3_q2rl.bc.adapter import BCPolicyAdapter
 from sb3_q2rl.bc.gaussian import GaussianBCPolicy
+from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.data import Demonstrations
 
 
 class BCFeatures(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
@@ -56,3 +59,38 @@ class BCFeatures(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         return {**observation, **self._features(observation)}
+
+
+@th.no_grad()
+def demonstrations_as_features(
+    demonstrations: Demonstrations, policy: BCPolicy | None, space: spaces.Space, chunk: int = 256
+) -> Demonstrations:
+    """
+    What :class:`BCFeatures` would have shown along demonstrations. Algorithms do this with their ``bc_policy``.
+
+    :param demonstrations: With the images that the policy reads, as pictures or channels first
+    :param policy: The wrapper's
+    :param space: Of the wrapped environment's observations; if it has the images themselves, nothing is changed
+    :param chunk: Images that are encoded at a time
+    """
+    if not isinstance(policy, GaussianBCPolicy) or not isinstance(space, spaces.Dict):
+        return demonstrations
+    shown = demonstrations.observations
+    keys = [key for key in policy.image_shapes if isinstance(shown, dict) and key in shown and shown[key].ndim == 4]
+    if not keys or any(key not in space.spaces or len(space[key].shape or ()) != 1 for key in keys):
+        return demonstrations
+
+    def seen(observations: Any) -> dict[str, np.ndarray]:
+        parts = [
+            policy.see(
+                {key: th.as_tensor(observations[key][i : i + chunk], device=policy.obs_mean.device) for key in keys}
+            )
+            for i in range(0, len(demonstrations), chunk)
+        ]
+        return {**observations, **{key: th.cat([part[key] for part in parts]).cpu().numpy() for key in keys}}
+
+    return dataclasses.replace(
+        demonstrations,
+        observations=seen(demonstrations.observations),
+        next_observations=seen(demonstrations.next_observations),
+    )

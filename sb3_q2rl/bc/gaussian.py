@@ -130,6 +130,7 @@ class GaussianBCPolicy(MemorylessBCPolicy):
             if images[key].shape[1:] == (_CAMERA_FEATURES,)
             else camera(channels_first(images[key], self.image_shapes[key]).float() / 255.0 - 0.5)
             for key, camera in self.cameras.items()
+            if key in images
         }
 
     def distribution_of(self, vectors: th.Tensor, seen: Mapping[str, th.Tensor]) -> Distribution:

@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_q2rl.bc.features import demonstrations_as_features
 from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.bc.record import BCRecord, describe, open_bc_policy, rebuild
 from sb3_q2rl.common import checks
@@ -132,7 +133,8 @@ class OfflineToOnlineSAC(ActingSAC):
         if self.demonstrations is not None:
             if isinstance(self.demonstrations, str | Path):
                 self.demonstrations = self._load_demonstrations(self.demonstrations)
-            self.demonstrations = with_channels_first(self.demonstrations, self.observation_space)
+            shown = demonstrations_as_features(self.demonstrations, self._bc, self.observation_space)
+            self.demonstrations = with_channels_first(shown, self.observation_space)
             checks.demonstrations_fit(self)
 
     def _load_demonstrations(self, path: str | Path) -> Demonstrations:

@@ -9,16 +9,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
 from sb3_q2rl.asynchronous import AsyncLearning
+from sb3_q2rl.bc.features import BCFeatures
 from sb3_q2rl.benchmark.timelapse import TimelapseCallback
 from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
 from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC
-from sb3_q2rl.robot.figures import EpisodeFigures, FiguresCallback
+from sb3_q2rl.robot.figures import FiguresCallback
 from sb3_q2rl.robot.make import add_env_options, make_env, simulated_id
 from sb3_q2rl.zoo_configs import hyperparameters
 
@@ -40,12 +42,18 @@ def add_parser(subparsers: Any) -> None:
         help="qgated_residual: the actor corrects the BC policy's actions instead of being cloned from it: slower, and "
         "it begins as the BC policy",
     )
+    parser.add_argument(
+        "--bc-features",
+        action="store_true",
+        help="with --obs-mode image: learn from what the BC policy's own encoders see, not from the pixels; many times "
+        "as fast, for policies of `python -m sb3_q2rl bc`",
+    )
     parser.add_argument("--demonstrations", help="learn from this file of them, too, such as one of `robot record`")
     parser.add_argument("--output", type=Path, required=True, help="folder of checkpoints, logs and transitions")
     parser.add_argument("--steps", type=int, default=20_000, help="steps in all, those of the BC episodes included")
     parser.add_argument("--n-bc-episodes", type=int, default=20, help="episodes that the estimate is made from")
     parser.add_argument(
-        "--q-init-steps", type=int, default=10_000, help="gradient steps that critics and actor start with"
+        "--q-init-steps", type=int, help="gradient steps that critics and actor start with; default: the task's"
     )
     parser.add_argument(
         "--learner",
@@ -69,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
     :param args: see :func:`add_parser`
     :return: exit status
     """
-    env = make_env(args, args.output / "transitions.log", args.output / "figures.csv")
+    env: gym.Env = make_env(args, args.output / "transitions.log", args.output / "figures.csv")
     try:
+        if args.bc_features:
+            env = BCFeatures(env, args.policy)
         model = _make_model(args, env)
         model.set_logger(configure(str(args.output), ["csv"]))
         callbacks: list[BaseCallback] = [EpisodeLogCallback(args.output / "episodes.csv"), FiguresCallback()]
@@ -93,20 +103,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_model(args: argparse.Namespace, env: EpisodeFigures) -> QGatedSAC:
+def _make_model(args: argparse.Namespace, env: gym.Env) -> QGatedSAC:
     if args.resume and not _learns_beside(args):  # AsyncLearning finds by itself where its run ended
         model = resume(ALGORITHMS[args.algo], args.output / "checkpoints", env)
         print(f"Going on from step {model.num_timesteps}")
         return model
     if not args.resume and args.output.exists():
         raise ValueError(f"`--output` {args.output} exists. `--resume` goes on there; for a new run, name a new folder")
-    options = hyperparameters(args.algo, simulated_id(args)) | {
+    # Features are learnt from as a state is
+    like = simulated_id(args.task, "state" if args.bc_features else args.obs_mode)
+    options = hyperparameters(args.algo, like) | {
         "bc_policy": args.policy,
         "policy": POLICIES[args.obs_mode],
         "n_bc_episodes": args.n_bc_episodes,
-        "q_init_steps": args.q_init_steps,
         "demonstrations": args.demonstrations,
     }
+    if args.q_init_steps is not None:
+        options["q_init_steps"] = args.q_init_steps
     if args.robot != "sim" and not _learns_beside(args):
         options |= {"train_freq": (1, "episode"), "gradient_steps": args.updates}
     return ALGORITHMS[args.algo](env=env, seed=args.seed, **options)

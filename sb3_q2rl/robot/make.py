@@ -74,13 +74,14 @@ def read_lab(args: argparse.Namespace) -> Lab:
     return lab
 
 
-def simulated_id(args: argparse.Namespace) -> str:
+def simulated_id(task: str, obs_mode: str) -> str:
     """
-    :param args: with the episodes' options
+    :param task: as ``--task`` has it
+    :param obs_mode: ``"state"`` or ``"image"``
     :return: id of the registered environment that simulates the task
     """
-    camel_case = "".join(word.capitalize() for word in args.task.split("_"))
-    return f"Franka{camel_case}{'Image' if args.obs_mode == 'image' else ''}-v0"
+    camel_case = "".join(word.capitalize() for word in task.split("_"))
+    return f"Franka{camel_case}{'Image' if obs_mode == 'image' else ''}-v0"
 
 
 def make_robot(args: argparse.Namespace, lab: Lab, task: Task) -> FrankaRobot:

@@ -1,10 +1,12 @@
 """An environment seen through a BC policy's encoders: the same policy, the same actions, and an algorithm on top."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
-from worlds import CameraReachEnv, ReachEnv, camera_gaussian, gaussian, small_model
+from worlds import CameraReachEnv, ReachEnv, camera_gaussian, gaussian, one_demonstration, small_model
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.bc import GaussianBCPolicy
@@ -60,3 +62,22 @@ def test_another_size_of_image_is_told():
     policy = GaussianBCPolicy(2, 2, net_arch=(8,), obs_keys=["state"], image_shapes={"camera": (3, 20, 20)})
     with pytest.raises(ValueError, match=r"\(3, 20, 20\), but a batch of shape \(1, 3, 36, 36\) came"):
         BCFeatures(CameraReachEnv(), policy)
+
+
+def test_demonstrations_are_seen_as_the_environment_is():
+    policy, n = camera_gaussian(), 9
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n + 1, 3, 36, 36), dtype=np.uint8)
+    plain = one_demonstration(n)
+    pictured = dataclasses.replace(
+        plain,
+        observations={"camera": images[:-1], "state": plain.observations},
+        next_observations={"camera": images[1:], "state": plain.next_observations},
+    )
+    model = small_model(BCFeatures(CameraReachEnv(), policy), policy, demonstrations=pictured)
+    expected = policy.cameras["camera"](th.as_tensor(images).float() / 255 - 0.5).numpy()
+    np.testing.assert_allclose(model.demonstrations.observations["camera"], expected[:-1], atol=1e-5)
+    np.testing.assert_allclose(model.demonstrations.next_observations["camera"], expected[1:], atol=1e-5)
+    np.testing.assert_array_equal(model.demonstrations.observations["state"], plain.observations)
+    from_images = small_model(CameraReachEnv(), policy, demonstrations=pictured)
+    assert np.shares_memory(from_images.demonstrations.observations["camera"], images)

@@ -81,4 +81,4 @@ def test_the_simulated_tasks_are_registered():
 
     for task in ("peg_insertion", "pipe_assembly", "kitting", "kitting_modified"):
         for mode in ("state", "image"):
-            gym.spec(simulated_id(parsed("--task", task, "--obs-mode", mode)))
+            gym.spec(simulated_id(task, mode))
