@@ -24,6 +24,8 @@ class BCFeatures(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     image is encoded once, when it is seen, instead of in every batch that it is drawn for. The price is that nothing
     sees what the BC policy has not learnt to look at.
 
+    A model that was trained so takes images in ``predict``, too.
+
     :param env: With a Dict observation that has the policy's images, as pictures or channels first
     :param bc_policy: A policy of :func:`train_bc` that reads images, its file, or the name of a shipped one
     :raises ValueError: A policy of another kind, or images that are missing or of other sizes
@@ -47,50 +49,50 @@ class BCFeatures(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
                 f"{env.observation_space}. Use the environment of its training."
             )
         self.policy = policy
-        blank = self._features({key: np.zeros(parts[key].shape, np.uint8) for key in policy.image_shapes})
-        self.observation_space = spaces.Dict(
-            {**parts, **{key: spaces.Box(-1, 1, seen.shape, np.float32) for key, seen in blank.items()}}
-        )
-
-    def _features(self, observation: dict[str, Any]) -> dict[str, np.ndarray]:
-        images = {key: th.as_tensor(observation[key]).unsqueeze(0) for key in self.policy.image_shapes}
+        blank = {key: th.zeros(1, *(parts[key].shape or ())) for key in policy.image_shapes}
         with th.no_grad():
-            return {key: seen.squeeze(0).numpy() for key, seen in self.policy.see(images).items()}
+            seen = {key: spaces.Box(-1, 1, f.shape[1:], np.float32) for key, f in policy.see(blank).items()}
+        self.observation_space = spaces.Dict({**parts, **seen})
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        return {**observation, **self._features(observation)}
+        return as_features(observation, self.policy, self.observation_space)
 
 
 @th.no_grad()
-def demonstrations_as_features(
-    demonstrations: Demonstrations, policy: BCPolicy | None, space: spaces.Space, chunk: int = 256
-) -> Demonstrations:
+def as_features(observation: Any, policy: BCPolicy | None, space: spaces.Space, chunk: int = 256) -> Any:
     """
-    What :class:`BCFeatures` would have shown along demonstrations. Algorithms do this with their ``bc_policy``.
-
-    :param demonstrations: With the images that the policy reads, as pictures or channels first
+    :param observation: One, or (n, ...) of them, with the images that the policy reads, as pictures or channels first
     :param policy: The wrapper's
-    :param space: Of the wrapped environment's observations; if it has the images themselves, nothing is changed
+    :param space: Of observations as the wrapper shows them; if it has the images themselves, nothing is changed
     :param chunk: Images that are encoded at a time
+    :return: the observation with features in the place of images
     """
-    if not isinstance(policy, GaussianBCPolicy) or not isinstance(space, spaces.Dict):
-        return demonstrations
-    shown = demonstrations.observations
-    keys = [key for key in policy.image_shapes if isinstance(shown, dict) and key in shown and shown[key].ndim == 4]
-    if not keys or any(key not in space.spaces or len(space[key].shape or ()) != 1 for key in keys):
-        return demonstrations
+    if not (isinstance(policy, GaussianBCPolicy) and isinstance(space, spaces.Dict) and isinstance(observation, dict)):
+        return observation
+    images = {
+        key: np.asarray(observation[key])
+        for key in policy.image_shapes
+        if key in observation and np.ndim(observation[key]) > len(space[key].shape or ()) + 1
+    }
+    if not images:
+        return observation
+    is_batch = next(iter(images.values())).ndim == 4
+    batch = images if is_batch else {key: image[None] for key, image in images.items()}
+    device = policy.obs_mean.device
+    parts = [
+        policy.see({key: th.as_tensor(image[i : i + chunk], device=device) for key, image in batch.items()})
+        for i in range(0, len(next(iter(batch.values()))), chunk)
+    ]
+    features = {key: th.cat([part[key] for part in parts]).cpu().numpy() for key in images}
+    return {**observation, **(features if is_batch else {key: value[0] for key, value in features.items()})}
 
-    def seen(observations: Any) -> dict[str, np.ndarray]:
-        parts = [
-            policy.see(
-                {key: th.as_tensor(observations[key][i : i + chunk], device=policy.obs_mean.device) for key in keys}
-            )
-            for i in range(0, len(demonstrations), chunk)
-        ]
-        return {**observations, **{key: th.cat([part[key] for part in parts]).cpu().numpy() for key in keys}}
 
+def demonstrations_as_features(
+    demonstrations: Demonstrations, policy: BCPolicy | None, space: spaces.Space
+) -> Demonstrations:
+    """What :class:`BCFeatures` would have shown along demonstrations; parameters as of :func:`as_features`."""
     return dataclasses.replace(
         demonstrations,
-        observations=seen(demonstrations.observations),
-        next_observations=seen(demonstrations.next_observations),
+        observations=as_features(demonstrations.observations, policy, space),
+        next_observations=as_features(demonstrations.next_observations, policy, space),
     )

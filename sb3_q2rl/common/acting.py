@@ -11,7 +11,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_q2rl.bc.policy import BCStep
+from sb3_q2rl.bc.features import as_features
+from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.common import checks
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer
 
@@ -53,6 +54,7 @@ class ActingSAC(SAC):
 
     replay_buffer: BCReplayBuffer | BCDictReplayBuffer | BCHerReplayBuffer
     decision: Decision | None
+    _bc: BCPolicy | None
     _bc_state: Any
 
     @property
@@ -131,6 +133,7 @@ class ActingSAC(SAC):
         :param who: ``"model"``, or to compare: ``"rl"`` the actor alone, ``"bc"`` the BC policy alone
         :return: the actions in the environment's own scale, and the next state
         """
+        observation = self._as_learnt_from(observation)
         decision = self.decide(observation, state, episode_start, deterministic)
         actions = decision.by(who).cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]
         actions = self.policy.unscale_action(actions)
@@ -153,6 +156,7 @@ class ActingSAC(SAC):
         :param deterministic: See :meth:`predict`
         :return: For a batch, of one where one observation came
         """
+        observation = self._as_learnt_from(observation)
         normalizer = self._vec_normalize_env
         raw = observation if normalizer is None else normalizer.unnormalize_obs(observation)
         if episode_start is None:
@@ -160,6 +164,10 @@ class ActingSAC(SAC):
             first = next(iter(observation.values())) if isinstance(observation, dict) else observation
             episode_start = np.full(len(first) if is_batch else 1, state is None)
         return self._ask(observation, raw, state, episode_start, deterministic)
+
+    def _as_learnt_from(self, observation: Any) -> Any:
+        """Images, where the model has learnt from what the BC policy's encoders make of them, become that."""
+        return as_features(observation, self._bc, self.observation_space)
 
     def _store_transition(
         self,

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if args.robot == "sim":
         if args.by == "hand":
             raise ValueError("`--robot sim` is faster than a hand; use `--by script`, or a real robot")
-        recorded = record_demonstrations(simulated_id(args.task, args.obs_mode), args.output, args.episodes, args.noise, args.seed)
+        env_id = simulated_id(args.task, args.obs_mode)
+        recorded = record_demonstrations(env_id, args.output, args.episodes, args.noise, args.seed)
     else:
         log = args.output.with_suffix(".transitions")
         _play(args, log)

@@ -10,7 +10,8 @@ from worlds import CameraReachEnv, ReachEnv, camera_gaussian, gaussian, one_demo
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.bc import GaussianBCPolicy
-from sb3_q2rl.bc.features import BCFeatures
+from sb3_q2rl.bc.features import BCFeatures, as_features
+from sb3_q2rl.common.evaluation import evaluate
 
 
 def test_the_policy_acts_on_features_as_on_images():
@@ -44,6 +45,14 @@ def test_the_gate_learns_from_features_and_needs_no_image(tmp_path):
     obs = env.reset()
     actions = [played.predict(obs, deterministic=True)[0] for played in (model, loaded)]
     np.testing.assert_array_equal(*actions)
+    images = make_vec_env(CameraReachEnv, n_envs=2, seed=4).reset()
+    features = as_features(images, loaded._bc, env.observation_space)
+    assert features["camera"].shape == (2, 64)
+    of_images, of_features = (loaded.predict(seen, deterministic=True)[0] for seen in (images, features))
+    np.testing.assert_array_equal(of_images, of_features)
+    one = {key: value[0] for key, value in images.items()}
+    np.testing.assert_allclose(loaded.predict(one, deterministic=True)[0], of_images[0], atol=1e-6)
+    assert evaluate(loaded, CameraReachEnv(), 2).n_episodes == 2  # as `robot evaluate` and `pictures` play it
 
 
 @pytest.mark.parametrize(
