@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
+from sb3_q2rl import zoo_configs
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.scales import start_on_the_scale_of
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
-from sb3_q2rl.zoo_configs import hyperparameters
 
 if TYPE_CHECKING:
     from sb3_q2rl.benchmark.suite import Cell
@@ -94,12 +94,11 @@ def constructor_keywords(cell: Cell) -> dict[str, Any]:
     :param cell: of an algorithm in the table
     """
     row = ALGORITHMS[cell.by.algorithm]
-    kwargs = hyperparameters(row.config, cell.to.env, cell.by.preset)
+    kwargs = zoo_configs.hyperparameters(row.config, cell.to.env, cell.by.preset)
     for name in (*row.without, "bc_policy", "demonstrations"):
         kwargs.pop(name, None)
     changes = dict(cell.by.hyperparameters)
-    for both in (kwargs, changes):
-        both.pop("env_wrapper", None)
+    changes.pop("env_wrapper", None)
     kwargs["policy_kwargs"] = {
         **kwargs.get("policy_kwargs", {}),
         **cell.networks,
@@ -117,4 +116,5 @@ def env_wrapper(cell: Cell) -> Callable[[gym.Env], gym.Env] | None:
     from rl_zoo3.utils import get_wrapper_class
 
     config = "qgated_sac" if cell.by.algorithm == BC else ALGORITHMS[cell.by.algorithm].config
-    return get_wrapper_class(hyperparameters(config, cell.to.env, cell.by.preset) | cell.by.hyperparameters)
+    configured = zoo_configs.env_wrapper(config, cell.to.env, cell.by.preset)
+    return get_wrapper_class({"env_wrapper": configured} | cell.by.hyperparameters)

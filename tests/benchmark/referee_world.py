@@ -19,6 +19,20 @@ SMALL: dict[str, Any] = {"gradient_steps": 1, "policy_delay": 1, "batch_size": 1
 SMALL_Q2RL = SMALL | {"n_bc_episodes": 3, "q_init_steps": 5}
 
 
+class Doubled(gym.ObservationWrapper):
+    """What a configuration may wrap around the environment."""
+
+    n_made = 0
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        Doubled.n_made += 1
+        self.observation_space = gym.spaces.Box(-4.0, 4.0, (2,), np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return 2 * observation
+
+
 def demonstrations(path: Path) -> Path:
     """Walks straight to the origin."""
     env, episodes = ReachEnv(), []

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import referee_world
 from referee_world import SMALL, SMALL_Q2RL, small_suite
 from stable_baselines3.common.env_util import make_vec_env
 
@@ -73,6 +74,18 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     assert model.has_started
     # Finished: once more changes nothing
     assert run_cell(longer(cell, 400), folder, silent) == second
+
+
+def test_what_the_configuration_wraps_around_the_environment_is_there_in_evaluation_too(tmp_path):
+    pytest.importorskip("rl_zoo3", reason="needs the extra `zoo`")
+    wrapped = SMALL_Q2RL | {"env_wrapper": "referee_world.Doubled"}
+    cell = small_suite(tmp_path, {"Q2RL": {"algorithm": "qgated_sac", "hyperparameters": wrapped}}, steps=100)[
+        1
+    ].cells()[0]
+    run_cell(cell, tmp_path / "cell", silent)
+    model = resume(ALGORITHMS["qgated_sac"].algorithm, tmp_path / "cell" / "checkpoints", None)
+    assert model.observation_space.high.max() == 4  # the world's own is 2
+    assert referee_world.Doubled.n_made == 1 + cell.evaluation.n_envs
 
 
 def test_rows_tell_of_the_training_episodes_since_the_row_before(tmp_path):

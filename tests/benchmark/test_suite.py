@@ -3,10 +3,11 @@ import inspect
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from referee_world import small_suite
 
-from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords
+from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords, env_wrapper
 from sb3_q2rl.benchmark.suite import Cell, load_suite
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
@@ -25,6 +26,18 @@ def test_committed_suites_name_only_what_there_is(path):
             if not any(p.kind is p.VAR_KEYWORD for p in constructor.parameters.values()):
                 break  # else the parent's keywords go through
         assert constructor_keywords(cell).keys() <= named, cell.key
+
+
+def test_images_are_learnt_from_as_the_bc_policy_sees_them_or_as_pixels():
+    pytest.importorskip("rl_zoo3", reason="needs the extra `zoo`")
+    pytest.importorskip("robosuite", reason="needs the extra `robosuite`")
+    (path,) = [path for path in COMMITTED if path.stem == "images"]
+    shown = {}
+    for cell in load_suite(path).cells({"task": ["can-image"]}):
+        env, wrapper = gym.make(cell.to.env), env_wrapper(cell)
+        shown[cell.label] = (env if wrapper is None else wrapper(env)).observation_space["agentview_image"].shape
+        env.close()
+    assert shown == {"BC": (64,), "Q2RL": (64,), "Q2RL-from-pixels": (84, 84, 3)}
 
 
 def test_every_algorithm_of_the_zoo_can_be_compared():

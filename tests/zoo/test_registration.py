@@ -83,7 +83,8 @@ def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
         assert "bc_policy" not in kwargs, "no BC policy fits every environment"
         return
     pytest.importorskip("gymnasium_robotics", reason="needs the extra `d4rl`")
-    env = gym.make(name)
+    wrapper = utils.get_wrapper_class(config)
+    env = gym.make(name) if wrapper is None else wrapper(gym.make(name))
     if name.endswith("Image-v0") and "bc_policy" not in kwargs:
         n_actions = env.action_space.shape[0]
         kwargs["bc_policy"] = BCPolicyAdapter.from_callable(
