@@ -54,7 +54,7 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> str:
     with _alone(folder / "lock"):
         _remember(cell, folder / "cell.json")
         _make_files(cell)
-        eval_env = _make_env(cell, n_envs=cell.evaluation.n_envs, seed=cell.evaluation.seed)
+        eval_env = make_env(cell, n_envs=cell.evaluation.n_envs, seed=cell.evaluation.seed)
         text = _play_bc(cell, eval_env) if cell.by.algorithm == BC else _learn(cell, folder, eval_env, report)
         eval_env.close()
     write_whole(folder / "evaluations.csv", text)
@@ -78,14 +78,19 @@ def start_anew(folder: Path, result: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_env(cell: Cell, n_envs: int, seed: int) -> VecEnv:
+def make_env(cell: Cell, n_envs: int, seed: int) -> VecEnv:
+    """
+    :param cell: whose task, and the wrapper of its configuration
+    :param n_envs: environments side by side
+    :param seed: of the first
+    """
     wrapper: Any = env_wrapper(cell)
     return make_vec_env(cell.to.env, n_envs, seed, wrapper_class=wrapper, env_kwargs=cell.to.env_kwargs)
 
 
 def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
     row = ALGORITHMS[cell.by.algorithm]
-    env = _make_env(cell, n_envs=1, seed=cell.seed)
+    env = make_env(cell, n_envs=1, seed=cell.seed)
     checkpoints, kwargs = folder / "checkpoints", constructor_keywords(cell)
     if any(checkpoints.glob("step_*")):
         model = resume(row.algorithm, checkpoints, env, device=kwargs["device"])
