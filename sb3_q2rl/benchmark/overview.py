@@ -72,15 +72,11 @@ def draw_improvement(tasks: Mapping[str, Curves], path: str | Path) -> Path:
     """
     A line for each task: the BC policy's success, and Q2RL's at the end, in the same starts.
 
-    :param tasks: by name; left out without either, demonstrations do not count
+    :param tasks: by name; those of :func:`before_and_after` are drawn
     :param path: a PNG
     :return: the path
     """
-    pairs = {}
-    for task, curves in tasks.items():
-        alone = {seeds[0].cell.by.algorithm: seeds for seeds in curves.values() if not seeds[0].cell.by.demonstrations}
-        if alone.keys() >= {BC, "qgated_sac"}:
-            pairs[task] = (alone[BC], alone["qgated_sac"])
+    pairs = before_and_after(tasks)
     figure = Figure(figsize=(8.5, 1.2 + 0.42 * len(pairs)), dpi=130, layout="constrained")
     axes = figure.subplots()
     names = []
@@ -92,6 +88,23 @@ def draw_improvement(tasks: Mapping[str, Curves], path: str | Path) -> Path:
     _tidy_dots(axes, "success of the BC policy (grey) and of Q2RL at the end (blue), 95 %")
     axes.set_yticks([-row for row in range(len(pairs))], names, fontsize=8)
     return save_figure(figure, path)
+
+
+def before_and_after(tasks: Mapping[str, Curves]) -> dict[str, tuple[Sequence[Curve], Sequence[Curve]]]:
+    """
+    :param tasks: by name
+    :return: of each that has both, the BC policy's curves and Q2RL's without demonstrations: those of the suite's first
+        such line, of which later ones are variants
+    """
+    pairs = {}
+    for task, curves in tasks.items():
+        first: dict[str, Sequence[Curve]] = {}
+        for seeds in curves.values():
+            if not seeds[0].cell.by.demonstrations:
+                first.setdefault(seeds[0].cell.by.algorithm, seeds)
+        if first.keys() >= {BC, "qgated_sac"}:
+            pairs[task] = (first[BC], first["qgated_sac"])
+    return pairs
 
 
 def _dot(axes: Axes, row: float, tasks: Sequence[Sequence[Curve]], color: str) -> None:

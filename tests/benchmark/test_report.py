@@ -6,6 +6,7 @@ from referee_world import small_suite
 from sb3_q2rl.__main__ import main
 from sb3_q2rl.benchmark.comparison import styles
 from sb3_q2rl.benchmark.measure import FIELDS, to_csv, write_whole
+from sb3_q2rl.benchmark.overview import before_and_after
 from sb3_q2rl.benchmark.results import Curve, Results, mean_curve
 from sb3_q2rl.benchmark.suite import Entry
 from sb3_q2rl.benchmark.table import Published
@@ -96,6 +97,16 @@ def test_pictures_of_all_tasks_are_of_comparisons_not_of_ablations(finished):
     path.write_text(path.read_text().replace("reference: Q2RL\n", ""))
     main(["benchmark", "report", str(path)])
     assert {found.stem for found in (path.parent / "results").glob("*.png")} == {"rivals", "improvement"}
+
+
+def test_a_variant_does_not_stand_for_q2rl_in_the_picture_of_all_tasks(finished):
+    _, suite, results = finished
+    curves: dict = {}
+    for curve in results.curves(suite.cells()):
+        curves.setdefault(curve.cell.label, []).append(curve)
+    ((bc, ours),) = before_and_after({"door": curves}).values()
+    assert {curve.cell.label for curve in bc} == {"BC"}
+    assert {curve.cell.label for curve in ours} == {"Q2RL"}
 
 
 def test_curves_end_where_the_suite_does(finished):
