@@ -79,9 +79,8 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
 def test_what_the_configuration_wraps_around_the_environment_is_there_in_evaluation_too(tmp_path):
     pytest.importorskip("rl_zoo3", reason="needs the extra `zoo`")
     wrapped = SMALL_Q2RL | {"env_wrapper": "referee_world.Doubled"}
-    cell = small_suite(tmp_path, {"Q2RL": {"algorithm": "qgated_sac", "hyperparameters": wrapped}}, steps=100)[
-        1
-    ].cells()[0]
+    entries = {"Q2RL": {"algorithm": "qgated_sac", "hyperparameters": wrapped}}
+    (cell,) = small_suite(tmp_path, entries, steps=100)[1].cells()
     run_cell(cell, tmp_path / "cell", silent)
     model = resume(ALGORITHMS["qgated_sac"].algorithm, tmp_path / "cell" / "checkpoints", None)
     assert model.observation_space.high.max() == 4  # the world's own is 2

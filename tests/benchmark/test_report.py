@@ -7,6 +7,7 @@ from sb3_q2rl.__main__ import main
 from sb3_q2rl.benchmark.comparison import styles
 from sb3_q2rl.benchmark.measure import FIELDS, to_csv, write_whole
 from sb3_q2rl.benchmark.overview import before_and_after
+from sb3_q2rl.benchmark.report import collect
 from sb3_q2rl.benchmark.results import Curve, Results, mean_curve
 from sb3_q2rl.benchmark.suite import Entry
 from sb3_q2rl.benchmark.table import Published
@@ -101,10 +102,7 @@ def test_pictures_of_all_tasks_are_of_comparisons_not_of_ablations(finished):
 
 def test_a_variant_does_not_stand_for_q2rl_in_the_picture_of_all_tasks(finished):
     _, suite, results = finished
-    curves: dict = {}
-    for curve in results.curves(suite.cells()):
-        curves.setdefault(curve.cell.label, []).append(curve)
-    ((bc, ours),) = before_and_after({"door": curves}).values()
+    ((bc, ours),) = before_and_after(collect(suite, results)).values()
     assert {curve.cell.label for curve in bc} == {"BC"}
     assert {curve.cell.label for curve in ours} == {"Q2RL"}
 
@@ -142,10 +140,7 @@ def test_finished_is_what_has_reached_its_last_step(finished):
 
 def test_no_two_lines_look_alike(finished):
     _, suite, results = finished
-    curves: dict = {}
-    for curve in results.curves(suite.cells()):
-        curves.setdefault(curve.cell.label, []).append(curve)
-    look = [str(style) for style in styles(curves).values()]
+    look = [str(style) for style in styles(collect(suite, results)["door"]).values()]
     assert len(set(look)) == len(look) == 4
 
 
