@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sb3_q2rl.baselines.mixed_batches import MixedBatchSAC
 from sb3_q2rl.common import checks
 from sb3_q2rl.common.buffers import BCSamples
+from sb3_q2rl.common.checkpoint import CheckpointCallback, checkpoints_of, save_checkpoint
 from sb3_q2rl.data import Demonstrations
 
 SelfPretrainedSAC = TypeVar("SelfPretrainedSAC", bound="PretrainedSAC")
@@ -20,7 +21,8 @@ SelfPretrainedSAC = TypeVar("SelfPretrainedSAC", bound="PretrainedSAC")
 class PretrainedSAC(MixedBatchSAC):
     """
     Adds ``pretrain``. A saved model knows that it was pre-trained (``is_pretrained``). ``learn`` begins with the
-    offline phase where that is still to come, so that a call from rl-zoo3 needs nothing else.
+    offline phase where that is still to come, so that a call from rl-zoo3 needs nothing else. A phase that was
+    interrupted goes on where it was, in the same model or in one of a checkpoint.
 
     :param args: See :class:`MixedBatchSAC`
     :param pretrain_steps: Gradient steps of the offline phase
@@ -33,6 +35,7 @@ class PretrainedSAC(MixedBatchSAC):
         self.pretrain_steps = pretrain_steps
         self.is_pretrained = False
         self._is_pretraining = False
+        self._offline_steps = 0  # of a phase that is not over
         if _init_setup_model:
             self._setup_model()
 
@@ -47,14 +50,17 @@ class PretrainedSAC(MixedBatchSAC):
         steps: int | None = None,
         progress_bar: bool = False,
         log_interval: int = 1_000,
+        checkpoints: CheckpointCallback | None = None,
     ) -> SelfPretrainedSAC:
         """
         The offline phase. One step is one critic step and one actor step on a batch of the critics' minibatch size.
 
         :param demonstrations: Demonstrations, a file, or a name; those of the constructor if left out
-        :param steps: Gradient steps; ``pretrain_steps`` if left out
+        :param steps: Gradient steps, those before an interruption included; ``pretrain_steps`` if left out
         :param progress_bar: Show one
         :param log_interval: Write the means of the losses every so many steps
+        :param checkpoints: Save the run as this says, every ``save_freq`` gradient steps and at the end; ``learn``
+            takes it from among its callbacks. Go on with :func:`resume`
         :raises ValueError: there are no demonstrations, or fewer than one step
         """
         steps = self.pretrain_steps if steps is None else steps
@@ -73,22 +79,33 @@ class PretrainedSAC(MixedBatchSAC):
             )
         if self._vec_normalize_env is not None and self._vec_normalize_env.training:
             self.replay_buffer.offline.show_to(self._vec_normalize_env)
-        self._pretrain(steps, progress_bar, log_interval)
-        self.is_pretrained = True
+        self._pretrain(steps, progress_bar, log_interval, checkpoints)
+        self.is_pretrained, self._offline_steps = True, 0
+        if checkpoints is not None:
+            save_checkpoint(self, checkpoints.directory, checkpoints.keep)
         return self
 
-    def _pretrain(self, steps: int, progress_bar: bool, log_interval: int) -> None:
+    def _pretrain(
+        self, steps: int, progress_bar: bool, log_interval: int, checkpoints: CheckpointCallback | None
+    ) -> None:
         if not self._custom_logger:
             self._logger = configure_logger(self.verbose, self.tensorboard_log, f"{type(self).__name__}_pretrain", True)
-        policy_delay, batch_size = self.policy_delay, self.batch_size // self.policy_delay
+        left = range(self._offline_steps + 1, steps + 1)
+        for step in tqdm(left, "offline phase", steps, initial=self._offline_steps, disable=not progress_bar):
+            self._offline_step()
+            self._offline_steps = step
+            if step % log_interval == 0 or step == steps:
+                self._record_means()
+                self.logger.record("pretrain/steps", step)
+                self.logger.dump(step)
+            if checkpoints is not None and step % checkpoints.save_freq == 0 and step < steps:
+                save_checkpoint(self, checkpoints.directory, checkpoints.keep)
+
+    def _offline_step(self) -> None:
+        policy_delay = self.policy_delay
         self._is_pretraining, self.policy_delay = True, 1
         try:
-            for step in tqdm(range(1, steps + 1), desc="offline phase", disable=not progress_bar):
-                self.train(1, batch_size)
-                if step % log_interval == 0 or step == steps:
-                    self._record_means()
-                    self.logger.record("pretrain/steps", step)
-                    self.logger.dump(step)
+            self.train(1, self.batch_size // policy_delay)
         finally:
             self._is_pretraining, self.policy_delay = False, policy_delay
 
@@ -108,6 +125,6 @@ class PretrainedSAC(MixedBatchSAC):
     ) -> SelfPretrainedSAC:
         """As in SB3. The offline phase, where it is still to come, is no part of ``total_timesteps``."""
         if not self.is_pretrained and self.pretrain_steps > 0 and self.replay_buffer.offline is not None:
-            self.pretrain(progress_bar=progress_bar)
+            self.pretrain(progress_bar=progress_bar, checkpoints=checkpoints_of(callback))
         tb_log_name = tb_log_name or type(self).__name__
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -64,13 +65,13 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> str:
 
 def start_anew(folder: Path, result: Path) -> None:
     """
-    :param folder: of a cell that is to start anew. What it holds is moved to ``NAME.before`` beside it, with the
-        result, unless nothing has been measured yet
+    :param folder: of a cell that is to start anew. What it holds is moved to ``NAME.before`` beside it (the
+        next time ``NAME.before2``), with the result, unless nothing has been measured yet
     :param result: the cell's published CSV file
     """
     if result.exists():
-        before = folder.with_name(f"{folder.name}.before")
-        shutil.rmtree(before, ignore_errors=True)
+        names = (folder.with_name(f"{folder.name}.before{i if i > 1 else ''}") for i in itertools.count(1))
+        before = next(name for name in names if not name.exists())
         folder.mkdir(parents=True, exist_ok=True)
         folder.rename(before)
         shutil.move(result, before)

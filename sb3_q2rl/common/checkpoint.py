@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
@@ -66,6 +66,16 @@ class CheckpointCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+
+def checkpoints_of(callback: MaybeCallback) -> CheckpointCallback | None:
+    """
+    :param callback: What ``learn`` was given
+    :return: the :class:`CheckpointCallback` among them, for what happens before the first environment step
+    """
+    callback = callback.callbacks if isinstance(callback, CallbackList) else callback
+    several = callback if isinstance(callback, list) else [callback]
+    return next((one for one in several if isinstance(one, CheckpointCallback)), None)
 
 
 def save_checkpoint(model: OfflineToOnlineSAC, directory: str | Path, keep: int = 2) -> Path:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
@@ -17,7 +17,7 @@ from sb3_q2rl import Demonstrations
 from sb3_q2rl.baselines.cal_ql import CalQL
 from sb3_q2rl.baselines.cql import CQL
 from sb3_q2rl.baselines.wsrl import WSRL
-from sb3_q2rl.common.checkpoint import resume, save_checkpoint
+from sb3_q2rl.common.checkpoint import CheckpointCallback, latest_checkpoint, resume, save_checkpoint
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 ALL = [CQL, CalQL, WSRL]
@@ -337,6 +337,40 @@ def test_saved_and_resumed(tmp_path, algorithm):
         each.learn(20, reset_num_timesteps=False)
     assert loaded._n_updates == model._n_updates > n_updates  # and no second offline phase
     th.testing.assert_close(parameters(loaded), parameters(model))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_an_interrupted_offline_phase_goes_on_where_it_was(tmp_path, algorithm):
+    def start():
+        return small(algorithm, pretrain_steps=10, gradient_steps=2, policy_delay=2)
+
+    def stop(step):
+        if step == 8:
+            raise Stop
+
+    whole = start().learn(1)
+    stopped = start()  # which seeds torch and numpy again
+    train = stopped.train
+    stopped.train = lambda *args: stop(stopped._n_updates) or train(*args)
+    with pytest.raises(Stop):
+        stopped.learn(1, [CheckpointCallback(tmp_path, save_freq=3)])
+    assert latest_checkpoint(tmp_path).name == "step_000000000"
+    loaded = resume(algorithm, tmp_path, reach(), device="cpu")
+    assert not loaded.is_pretrained
+    assert loaded._n_updates == 6
+    assert loaded.policy_delay == 2
+    loaded.learn(1, CallbackList([CheckpointCallback(tmp_path, save_freq=3)]))
+    assert loaded._n_updates == whole._n_updates
+    th.testing.assert_close(parameters(loaded), parameters(whole), rtol=0, atol=0)
+    pretrained = resume(algorithm, tmp_path, reach(), device="cpu")
+    assert pretrained.is_pretrained
+    assert pretrained._n_updates == 10
+    pretrained.pretrain(demonstrations(), steps=4)  # another phase, from its first step
+    assert pretrained._n_updates == 14
 
 
 # ---------------------------------------------------------------------- WSRL

@@ -111,7 +111,11 @@ def test_again_starts_the_chosen_cells_only_and_keeps_what_was(tmp_path, monkeyp
     assert (before / "checkpoints/step_000000100/model.zip").exists()
     assert [row["timesteps"] for row in rows(before / "RLPD_seed1.csv")] == ["100"]
     main(["benchmark", "run", suite, "--only", "algorithm=RLPD", "seed=1", "--again"])
-    assert rows(before / "RLPD_seed1.csv"), "what was stopped before it measured anything replaces no result"
+    assert not before.with_name("RLPD_seed1.before2").exists(), "nothing had been measured since"
+    write_whole(csv_files["RLPD_seed1"], to_csv([dict.fromkeys(FIELDS, "") | {"timesteps": 75, "model": 0.5}]))
+    main(["benchmark", "run", suite, "--only", "algorithm=RLPD", "seed=1", "--again"])
+    kept = [rows(before.with_name(f"RLPD_seed1.{name}") / "RLPD_seed1.csv") for name in ("before", "before2")]
+    assert [row["timesteps"] for each in kept for row in each] == ["100", "75"]
     ran.clear()
     main(["benchmark", "run", suite])
     assert ran == ["reach/RLPD_seed1", "reach/other_seed1"]  # what is missing, and what is not finished
