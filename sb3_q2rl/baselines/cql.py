@@ -25,21 +25,24 @@ class CQL(PretrainedSAC):
 
     The defaults are those of the code that was published with Cal-QL (https://github.com/nakamotoo/Cal-QL), where CQL
     is the rival: weight 5 (1 for Adroit), 10 actions of each kind, the best of 10 next actions in the TD target and no
-    entropy there, two critics without layer normalisation, learning rates of 3e-4 and of 1e-4 for the actor, 20,000
-    offline steps and batches mixed half and half (both for Adroit). The Lagrange variant, with a threshold in the place
-    of the weight, is not in here: Cal-QL's authors run Adroit with a fixed weight.
+    entropy there, two critics without layer normalisation, learning rates of 3e-4 and of 1e-4 for the actor and the
+    entropy coefficient, 20,000 offline steps on 256 transitions and batches mixed half and half (both for Adroit). The
+    Lagrange variant, with a threshold in the place of the weight, is not in here: Cal-QL's authors run Adroit with a
+    fixed weight. One thing differs: critics and inputs start on the scale of the demonstrations' returns and
+    observations, as Q2RL's do (:mod:`sb3_q2rl.common.scales`).
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
         space decides, and the first argument is then the environment
     :param env: The environment, or its registered id
     :param demonstrations: The offline data: Demonstrations, a file of them, or the name of a shipped data set
     :param pretrain_steps: Gradient steps of the offline phase
+    :param pretrain_batch_size: Transitions of each of them
     :param offline_ratio: Part of an online batch that is offline data, in [0, 1]
     :param cql_alpha: Weight of the conservative term
     :param n_action_samples: Uniform actions, actions of pi(s) and actions of pi(s') in the logsumexp: so many of each
     :param max_target_backup: Bootstrap on the best of ``n_action_samples`` next actions instead of on one
-    :param learning_rate: Of the critics and the entropy coefficient
-    :param actor_learning_rate: Of the actor; ``None``: the same
+    :param learning_rate: Of the critics
+    :param actor_learning_rate: Of the actor and the entropy coefficient; ``None``: the same
     :param buffer_size: Online transitions to keep; memory is taken as they come
     :param learning_starts: Environment steps before the first online update
     :param batch_size: Transitions of one update, cut in ``policy_delay`` minibatches
@@ -73,6 +76,7 @@ class CQL(PretrainedSAC):
         env: GymEnv | str | None = None,
         demonstrations: Demonstrations | str | Path | None = None,
         pretrain_steps: int = 20_000,
+        pretrain_batch_size: int = 256,
         offline_ratio: float = 0.5,
         cql_alpha: float = 5.0,
         n_action_samples: int = 10,
@@ -109,6 +113,7 @@ class CQL(PretrainedSAC):
             env,
             demonstrations=demonstrations,
             pretrain_steps=pretrain_steps,
+            pretrain_batch_size=pretrain_batch_size,
             offline_ratio=offline_ratio,
             actor_learning_rate=actor_learning_rate,
             policy_delay=policy_delay,

@@ -49,9 +49,10 @@ class IBRL(ProposalSAC):
     state): 5 critics, minimum of 2, 3-step returns, actor dropout .5, noise .1 clipped at .3, 50 BC episodes, tau .01,
     learning rates 1e-4, and for every second environment step 5 critic steps on 256 transitions each. Their networks
     have three layers of 1024 (``policy_kwargs``), and their state tasks chose softly with beta 10, the paper's main
-    variant by the higher value, as here. Two things differ: values are compared by the minimum over all target critics,
-    theirs over two random ones, so that ``predict`` is deterministic; the actor's step sees all minibatches of an
-    update, theirs only the last.
+    variant by the higher value, as here. Three things differ: values are compared by the minimum over all target
+    critics, theirs over two random ones, so that ``predict`` is deterministic; the actor's step sees all minibatches of
+    an update, theirs only the last; critics and inputs start on the scale of what the BC episodes returned and
+    observed, as Q2RL's do (:mod:`sb3_q2rl.common.scales`).
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
         space decides, and the first argument is then the environment
@@ -87,7 +88,7 @@ class IBRL(ProposalSAC):
     :param seed: Of all random generators
     :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``
     :param _init_setup_model: Build the networks at once
-    :raises ValueError: there is no BC policy
+    :raises ValueError: there is no BC policy, or a number that makes no sense
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -171,6 +172,13 @@ class IBRL(ProposalSAC):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        for name in ("n_bc_episodes", "exploration_std", "noise_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it cannot be negative.")
+        if self.softmax_beta is not None and self.softmax_beta <= 0:
+            raise ValueError(
+                f"`softmax_beta` is {self.softmax_beta}; a soft choice needs a positive one. None: the higher value."
+            )
         super()._setup_model()
         if self._bc is None:
             raise ValueError(

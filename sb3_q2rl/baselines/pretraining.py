@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.utils import configure_logger
+from stable_baselines3.common.utils import configure_logger, update_learning_rate
 from tqdm import tqdm
 
 from sb3_q2rl.baselines.mixed_batches import MixedBatchSAC
-from sb3_q2rl.common import checks
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.checkpoint import CheckpointCallback, checkpoints_of, save_checkpoint
 from sb3_q2rl.data import Demonstrations
@@ -26,22 +25,34 @@ class PretrainedSAC(MixedBatchSAC):
 
     :param args: See :class:`MixedBatchSAC`
     :param pretrain_steps: Gradient steps of the offline phase
+    :param pretrain_batch_size: Transitions of each of them
     :param kwargs: See :class:`MixedBatchSAC`
-    :raises ValueError: a negative number of steps
+    :raises ValueError: a negative number of steps, or an empty batch
     """
 
-    def __init__(self, *args: Any, pretrain_steps: int = 20_000, _init_setup_model: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        pretrain_steps: int = 20_000,
+        pretrain_batch_size: int = 256,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, _init_setup_model=False, **kwargs)
         self.pretrain_steps = pretrain_steps
+        self.pretrain_batch_size = pretrain_batch_size
         self.is_pretrained = False
         self._is_pretraining = False
-        self._offline_steps = 0  # of a phase that is not over
+        # Steps made and to be made of a phase that is not over
+        self._offline_steps, self._offline_total = 0, 0
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         if self.pretrain_steps < 0:
             raise ValueError(f"`pretrain_steps` is {self.pretrain_steps}; use 0 for none, or a positive number.")
+        if self.pretrain_batch_size < 1:
+            raise ValueError(f"`pretrain_batch_size` is {self.pretrain_batch_size}; a batch has at least 1 transition.")
         super()._setup_model()
 
     def pretrain(
@@ -53,41 +64,43 @@ class PretrainedSAC(MixedBatchSAC):
         checkpoints: CheckpointCallback | None = None,
     ) -> SelfPretrainedSAC:
         """
-        The offline phase. One step is one critic step and one actor step on a batch of the critics' minibatch size.
+        The offline phase. One step is one critic step and one actor step on ``pretrain_batch_size`` transitions.
 
         :param demonstrations: Demonstrations, a file, or a name; those of the constructor if left out
-        :param steps: Gradient steps, those before an interruption included; ``pretrain_steps`` if left out
+        :param steps: Gradient steps, those before an interruption included; if left out as many as the interrupted
+            phase was to have, else ``pretrain_steps``
         :param progress_bar: Show one
         :param log_interval: Write the means of the losses every so many steps
         :param checkpoints: Save the run as this says, every ``save_freq`` gradient steps and at the end; ``learn``
             takes it from among its callbacks. Go on with :func:`resume`
         :raises ValueError: there are no demonstrations, or fewer than one step
         """
-        steps = self.pretrain_steps if steps is None else steps
+        steps = (self._offline_total or self.pretrain_steps) if steps is None else steps
         if steps < 1:
             raise ValueError(f"`steps` is {steps}; pretrain() needs at least one.")
         if demonstrations is not None:
-            if not isinstance(demonstrations, Demonstrations):
-                demonstrations = self._load_demonstrations(demonstrations)
-            self.demonstrations = demonstrations
-            checks.demonstrations_fit(self)
-            self._keep_apart(demonstrations)
+            self._take(demonstrations)
+            assert isinstance(self.demonstrations, Demonstrations)
+            self._keep_apart(self.demonstrations)
         if self.replay_buffer.offline is None:
             raise ValueError(
                 "`demonstrations` are missing: pass some to pretrain() or to the constructor. A loaded model finds its "
-                "own with load_replay_buffer()."
+                "own with load_replay_buffer(). Without an offline phase: `pretrain_steps=0`."
             )
-        if self._vec_normalize_env is not None and self._vec_normalize_env.training:
-            self.replay_buffer.offline.show_to(self._vec_normalize_env)
-        self._pretrain(steps, progress_bar, log_interval, checkpoints)
-        self.is_pretrained, self._offline_steps = True, 0
         if checkpoints is not None:
-            save_checkpoint(self, checkpoints.directory, checkpoints.keep)
+            checkpoints.model = self
+            checkpoints.refuse_another_run()
+        if self._offline_steps == 0 and self._vec_normalize_env is not None and self._vec_normalize_env.training:
+            self.replay_buffer.offline.show_to(self._vec_normalize_env)
+        self._offline_total = steps
+        self._pretrain(progress_bar, log_interval, checkpoints)
+        self.is_pretrained, self._offline_steps, self._offline_total = True, 0, 0
+        if checkpoints is not None:
+            save_checkpoint(self, checkpoints.directory, checkpoints.keep, steps)
         return self
 
-    def _pretrain(
-        self, steps: int, progress_bar: bool, log_interval: int, checkpoints: CheckpointCallback | None
-    ) -> None:
+    def _pretrain(self, progress_bar: bool, log_interval: int, checkpoints: CheckpointCallback | None) -> None:
+        steps = self._offline_total
         if not self._custom_logger:
             self._logger = configure_logger(self.verbose, self.tensorboard_log, f"{type(self).__name__}_pretrain", True)
         left = range(self._offline_steps + 1, steps + 1)
@@ -99,15 +112,21 @@ class PretrainedSAC(MixedBatchSAC):
                 self.logger.record("pretrain/steps", step)
                 self.logger.dump(step)
             if checkpoints is not None and step % checkpoints.save_freq == 0 and step < steps:
-                save_checkpoint(self, checkpoints.directory, checkpoints.keep)
+                save_checkpoint(self, checkpoints.directory, checkpoints.keep, step)
 
     def _offline_step(self) -> None:
         policy_delay = self.policy_delay
         self._is_pretraining, self.policy_delay = True, 1
         try:
-            self.train(1, self.batch_size // policy_delay)
+            self.train(1, self.pretrain_batch_size)
         finally:
             self._is_pretraining, self.policy_delay = False, policy_delay
+
+    def _update_learning_rates(self) -> None:
+        super()._update_learning_rates()
+        if self.ent_coef_optimizer is not None:  # at the actor's rate, as in the code of Cal-QL's and WSRL's authors
+            rate = self._actor_lr_schedule(self._current_progress_remaining)
+            update_learning_rate(self.ent_coef_optimizer, rate)
 
     def _sample_batch(self, batch_size: int) -> BCSamples:
         if not self._is_pretraining:
@@ -124,7 +143,7 @@ class PretrainedSAC(MixedBatchSAC):
         progress_bar: bool = False,
     ) -> SelfPretrainedSAC:
         """As in SB3. The offline phase, where it is still to come, is no part of ``total_timesteps``."""
-        if not self.is_pretrained and self.pretrain_steps > 0 and self.replay_buffer.offline is not None:
+        if not self.is_pretrained and (self._offline_total or self.pretrain_steps) > 0:
             self.pretrain(progress_bar=progress_bar, checkpoints=checkpoints_of(callback))
         tb_log_name = tb_log_name or type(self).__name__
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

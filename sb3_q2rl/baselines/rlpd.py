@@ -29,8 +29,9 @@ class RLPD(MixedBatchSAC):
     The defaults are those of the authors' release (https://github.com/ikostrikov/rlpd, ``rlpd_config`` and the commands
     in its README): 20 critic steps on 256 transitions each and one actor step for every environment step, learning
     rates of 3e-4, 10 critics, an initial temperature of 1, a target entropy of -dim(A) / 2, updates from step 5,000
-    on. Two things differ. The actor's step sees all minibatches of an update, theirs only the last. While nothing is
-    learnt the untrained actor acts, whose samples are nearly uniform, theirs exactly.
+    on. Three things differ. Critics and inputs start on the scale of the demonstrations' returns and observations, as
+    Q2RL's do (:mod:`sb3_q2rl.common.scales`). The actor's step sees all minibatches of an update, theirs only the last.
+    While nothing is learnt the untrained actor acts, whose samples are nearly uniform, theirs exactly.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
         space decides, and the first argument is then the environment

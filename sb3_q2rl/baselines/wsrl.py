@@ -15,37 +15,41 @@ from sb3_q2rl.baselines.cal_ql import CalQL
 from sb3_q2rl.baselines.mixed_batches import MixedBatchSAC
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.common.policies import MAX_ACTION
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
 
-OfflineLoss = Literal["cal_ql", "cql", "td"]
+OfflineLoss = Literal["cal_ql", "cql", "td", "bc"]
 
 
 class WSRL(CalQL):
     """
     Warm-start reinforcement learning (https://arxiv.org/abs/2412.07762).
 
-    1. ``pretrain``: Cal-QL, CQL or plain TD learning on the demonstrations, which are then forgotten.
+    1. ``pretrain``: Cal-QL, CQL, TD learning or behaviour cloning on the demonstrations, which are then forgotten.
     2. Warm-up: the pre-trained policy, frozen, acts for ``warmup_steps``; nothing is learnt.
     3. SAC on the online data alone, with an ensemble of critics and several updates an environment step.
 
     The defaults are those of the paper and its code (https://github.com/zhouzypaul/wsrl): 5,000 warm-up steps, 10
     critics with layer normalisation of which the target takes the minimum of two, four critic updates of 256
     transitions and one actor update of all 1,024 a step, 20,000 offline steps (Adroit). The rest is as in Cal-QL, and
-    no entropy is in the TD target online either. Their actor has layer normalisation, too; ours has not.
+    no entropy is in the TD target online either. Two things differ beside CQL's: their actor has layer normalisation,
+    too; and offline they choose the best next action by the two critics that are drawn for the target, we by all.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class. May be left out: the observation
         space decides, and the first argument is then the environment
     :param env: The environment, or its registered id
     :param demonstrations: The offline data: Demonstrations, a file of them, or the name of a shipped data set
     :param pretrain_steps: Gradient steps of the offline phase
+    :param pretrain_batch_size: Transitions of each of them
     :param warmup_steps: Environment steps of the frozen policy, of all environments together
-    :param offline_loss: The critics' in the offline phase: ``"cal_ql"``, ``"cql"``, or ``"td"`` for neither term
+    :param offline_loss: How the offline phase learns: ``"cal_ql"``, ``"cql"``, ``"td"`` for neither term, ``"bc"``: the
+        actor clones the demonstrations, and the critics learn what it is worth, without looking for better actions
     :param cql_alpha: See :class:`CQL`; offline only, as the next two
     :param n_action_samples: See :class:`CQL`
     :param max_target_backup: See :class:`CQL`
-    :param learning_rate: Of the critics and the entropy coefficient
-    :param actor_learning_rate: Of the actor; ``None``: the same
+    :param learning_rate: Of the critics
+    :param actor_learning_rate: Of the actor and the entropy coefficient; ``None``: the same
     :param buffer_size: Online transitions to keep; memory is taken as they come
     :param batch_size: Transitions of one update, cut in ``policy_delay`` minibatches
     :param tau: Target critics' update coefficient
@@ -78,6 +82,7 @@ class WSRL(CalQL):
         env: GymEnv | str | None = None,
         demonstrations: Demonstrations | str | Path | None = None,
         pretrain_steps: int = 20_000,
+        pretrain_batch_size: int = 256,
         warmup_steps: int = 5_000,
         offline_loss: OfflineLoss = "cal_ql",
         cql_alpha: float = 5.0,
@@ -114,6 +119,7 @@ class WSRL(CalQL):
             env,
             demonstrations=demonstrations,
             pretrain_steps=pretrain_steps,
+            pretrain_batch_size=pretrain_batch_size,
             offline_ratio=0.0,
             cql_alpha=cql_alpha,
             n_action_samples=n_action_samples,
@@ -165,6 +171,11 @@ class WSRL(CalQL):
 
     # ------------------------------------------------------------------ warm-up
 
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.replay_buffer.size() == 0:  # none yet, or the model was loaded without it
+            self._warmed_up_steps = 0
+        return super()._setup_learn(*args, **kwargs)
+
     @property
     def is_warming_up(self) -> bool:
         """Does the frozen policy still collect its steps?"""
@@ -182,15 +193,27 @@ class WSRL(CalQL):
     # ------------------------------------------------------------------ Cal-QL offline, SAC online
 
     def _critic_loss(self, batch: BCSamples) -> th.Tensor:
-        if self._is_pretraining and self.offline_loss != "td":
+        if self._is_pretraining and self.offline_loss in ("cal_ql", "cql"):
             return super()._critic_loss(batch)
         return OfflineToOnlineSAC._critic_loss(self, batch)
 
     def _calibrated(self, q_values: th.Tensor, batch: BCSamples) -> th.Tensor:
         return super()._calibrated(q_values, batch) if self.offline_loss == "cal_ql" else q_values
 
+    def _actor_loss(self, batch: BCSamples) -> th.Tensor:
+        if not self._is_cloning:
+            return super()._actor_loss(batch)
+        _, log_prob = self.actor.action_log_prob(batch.observations)  # which leaves the distribution there
+        if self.ent_coef_optimizer is not None:
+            self._step_entropy_coef(log_prob)
+        return -self.actor.action_dist.log_prob(batch.actions.clamp(-MAX_ACTION, MAX_ACTION)).mean()
+
+    @property
+    def _is_cloning(self) -> bool:
+        return self._is_pretraining and self.offline_loss == "bc"
+
     def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
-        if self._is_pretraining:
+        if self._is_pretraining and not self._is_cloning:
             return super()._next_actions(batch)
         actions, log_prob = MixedBatchSAC._next_actions(self, batch)
         return actions, th.zeros_like(log_prob)

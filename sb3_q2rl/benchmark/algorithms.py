@@ -72,7 +72,7 @@ ALGORITHMS = {
     "cql": Row(CQL, False, "cql"),
     "cal_ql": Row(CalQL, False, "cal_ql"),
     "wsrl": Row(WSRL, False, "wsrl"),
-    # With RLPD's schedule and networks, so that what RLPD adds is all that differs
+    # Plain SAC, entropy in its TD targets, on RLPD's schedule and networks
     "sac": Row(SACWithDemonstrations, False, "rlpd", without=("entropy_backup",)),
     "qgated_sac_no_gate": Row(QGatedSACNoGate, True, "qgated_sac"),
 }

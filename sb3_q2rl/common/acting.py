@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch as th
@@ -132,7 +132,12 @@ class ActingSAC(SAC):
         :param deterministic: No exploration
         :param who: ``"model"``, or to compare: ``"rl"`` the actor alone, ``"bc"`` the BC policy alone
         :return: the actions in the environment's own scale, and the next state
+        :raises ValueError: an unknown ``who``, or ``"bc"`` of a model that has no BC policy
         """
+        if who not in get_args(Who):
+            raise ValueError(f"`who` is {who!r}, expected one of {get_args(Who)}.")
+        if who == "bc" and self._bc is None:
+            raise ValueError(f"`who` is 'bc', but this {type(self).__name__} has no BC policy. Ask it for 'model'.")
         observation = self._as_learnt_from(observation)
         decision = self.decide(observation, state, episode_start, deterministic)
         actions = decision.by(who).cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]

@@ -21,7 +21,7 @@ from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 Model = TypeVar("Model", bound=OfflineToOnlineSAC)
 
-_NAME = re.compile(r"step_(\d+)")
+_NAME = re.compile(r"step_(\d+)(_offline_\d+)?")
 _MANIFEST = "manifest.json"
 
 
@@ -47,11 +47,15 @@ class CheckpointCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._last_saved = self.model.num_timesteps
-        newest = _checkpoints(self.directory)[-1:]
-        if newest and newest[0].name > _name(self._last_saved):
+        self.refuse_another_run()
+
+    def refuse_another_run(self) -> None:
+        """:raises ValueError: the directory holds checkpoints of a longer run than the model's"""
+        newest, step = _checkpoints(self.directory)[-1:], self.model.num_timesteps
+        if newest and _step(newest[0]) > step:
             raise ValueError(
-                f"`directory` {self.directory} holds {newest[0].name} of another run, and this one is at step "
-                f"{self._last_saved}. Go on from there with resume(), or name an empty directory."
+                f"`directory` {self.directory} holds {newest[0].name} of another run, and this one is at step {step}. "
+                "Go on from there with resume(), or name an empty directory."
             )
 
     def _on_rollout_start(self) -> None:
@@ -78,20 +82,23 @@ def checkpoints_of(callback: MaybeCallback) -> CheckpointCallback | None:
     return next((one for one in several if isinstance(one, CheckpointCallback)), None)
 
 
-def save_checkpoint(model: OfflineToOnlineSAC, directory: str | Path, keep: int = 2) -> Path:
+def save_checkpoint(
+    model: OfflineToOnlineSAC, directory: str | Path, keep: int = 2, offline_steps: int | None = None
+) -> Path:
     """
     Write under a temporary name, flush to disk, rename. Whatever happens in between, the previous checkpoint is whole.
 
     :param model: The model
     :param directory: Where
     :param keep: Remove all but so many of the newest
+    :param offline_steps: Of an offline phase, between two environment steps
     :return: the new checkpoint's directory
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for leftover in directory.glob(".partial_*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    path = directory / _name(model.num_timesteps)
+    path = directory / _name(model.num_timesteps, offline_steps)
     partial = directory / f".partial_{path.name}"
     partial.mkdir()
     model.save(partial / "model.zip")
@@ -104,10 +111,11 @@ def save_checkpoint(model: OfflineToOnlineSAC, directory: str | Path, keep: int 
     (partial / _MANIFEST).write_text(json.dumps(digests, indent=2))
     for file in (*partial.iterdir(), partial):
         _flush(file)
-    if path.exists():
-        _remove(path)
+    replaced = _set_aside(path) if path.exists() else None
     os.replace(partial, path)
     _flush(directory)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
     for old in _checkpoints(directory)[:-keep]:
         _remove(old)
     return path
@@ -185,8 +193,14 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _name(num_timesteps: int) -> str:
-    return f"step_{num_timesteps:09d}"
+def _name(num_timesteps: int, offline_steps: int | None) -> str:
+    return f"step_{num_timesteps:09d}" + ("" if offline_steps is None else f"_offline_{offline_steps:09d}")
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _checkpoints(directory: Path) -> list[Path]:
@@ -202,10 +216,14 @@ def _flush(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    # A kill in the middle of a removal must not leave half a checkpoint under a valid name
+    shutil.rmtree(_set_aside(path), ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """A kill in the middle of a removal must not leave half a checkpoint under a valid name."""
     doomed = path.with_name(f".partial_old_{path.name}")
     os.replace(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    return doomed
 
 
 def _generator_states(env: VecEnv | None) -> dict[str, Any]:

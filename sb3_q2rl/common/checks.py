@@ -69,6 +69,16 @@ def update_schedule(model: OfflineToOnlineSAC) -> None:
         )
 
 
+def n_target_critics(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: a number of target critics that there are not"""
+    wanted, there_are = model.n_target_critics, model.critic.n_critics
+    if wanted is not None and not 1 <= wanted <= there_are:
+        raise ValueError(
+            f"`n_target_critics`={wanted}: the TD target takes 1 to {there_are} of the {there_are} critics, or all "
+            "with None. How many there are is said by `policy_kwargs=dict(n_critics=...)`."
+        )
+
+
 def buffer_options(model: OfflineToOnlineSAC) -> None:
     """:raises ValueError: options of SAC that make no sense, or would be ignored"""
     if model.n_steps < 1:

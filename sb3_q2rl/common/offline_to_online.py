@@ -129,13 +129,18 @@ class OfflineToOnlineSAC(ActingSAC):
         checks.memory_suffices(self)
         actor_lr = self.actor_learning_rate
         self._actor_lr_schedule = self.lr_schedule if actor_lr is None else FloatSchedule(actor_lr)
+        checks.n_target_critics(self)
         self._setup_bc_policy()
         if self.demonstrations is not None:
-            if isinstance(self.demonstrations, str | Path):
-                self.demonstrations = self._load_demonstrations(self.demonstrations)
-            shown = demonstrations_as_features(self.demonstrations, self._bc, self.observation_space)
-            self.demonstrations = with_channels_first(shown, self.observation_space)
-            checks.demonstrations_fit(self)
+            self._take(self.demonstrations)
+
+    def _take(self, demonstrations: Demonstrations | str | Path) -> None:
+        """Demonstrations, or where they are, as the networks see them."""
+        if not isinstance(demonstrations, Demonstrations):
+            demonstrations = self._load_demonstrations(demonstrations)
+        shown = demonstrations_as_features(demonstrations, self._bc, self.observation_space)
+        self.demonstrations = with_channels_first(shown, self.observation_space)
+        checks.demonstrations_fit(self)
 
     def _load_demonstrations(self, path: str | Path) -> Demonstrations:
         """
@@ -209,8 +214,10 @@ class OfflineToOnlineSAC(ActingSAC):
                 self.actor.reset_noise()
             # The critics only pass the gradient on to the action: half the work is saved by not asking for theirs
             self.critic.requires_grad_(False)
-            self._optimise_actor(self._actor_loss(self._seen(batch)))
-            self.critic.requires_grad_(True)
+            try:
+                self._optimise_actor(self._actor_loss(self._seen(batch)))
+            finally:  # whoever stops it here by Ctrl-C may go on later
+                self.critic.requires_grad_(True)
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

@@ -48,6 +48,10 @@ class DetachedActor(Actor):
             return super().extract_features(obs, features_extractor)
 
 
+# tanh(x) = 1 has no finite x: actions are pulled this far inside before their atanh or a likelihood of them is taken
+MAX_ACTION = 0.99
+
+
 class EnsembleSACPolicy(SACPolicy):
     """
     Actor and critics of the off-policy algorithms in this package.

@@ -12,9 +12,6 @@ from sb3_q2rl.common.critics import QuantileCritic
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.q2rl.q_estimation import QEstimate
 
-# tanh(x) = 1 has no finite x: actions are pulled this far inside before their atanh or a likelihood of them is taken
-MAX_ACTION = 0.99
-
 
 class GatedSACPolicy(EnsembleSACPolicy):
     """

@@ -15,8 +15,9 @@ from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.cameras import CamerasExtractor
 from sb3_q2rl.common.extractors import Encoded
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
+from sb3_q2rl.common.policies import MAX_ACTION
 from sb3_q2rl.common.scales import N_FOR_STATISTICS, start_on_scale
-from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACPolicy
+from sb3_q2rl.q2rl.policies import GatedSACPolicy
 
 # How far from the BC policy's actions critics are told what Q̂_BC says, in units of [-1, 1]
 OTHERS_STD = 0.3

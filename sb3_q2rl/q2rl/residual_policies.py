@@ -11,8 +11,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_q2rl.common.policies import DetachedActor
-from sb3_q2rl.q2rl.policies import MAX_ACTION, GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
+from sb3_q2rl.common.policies import MAX_ACTION, DetachedActor
+from sb3_q2rl.q2rl.policies import GatedSACCnnPolicy, GatedSACMultiInputPolicy, GatedSACPolicy
 
 
 class ResidualActor(DetachedActor):

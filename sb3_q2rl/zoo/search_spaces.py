@@ -72,6 +72,9 @@ def sample_ibrl(trial: optuna.Trial, n_actions: int, n_envs: int, additional_arg
             "n_bc_episodes": trial.suggest_categorical("n_bc_episodes", [25, 50, 100]),
             "n_steps": trial.suggest_categorical("n_steps", [1, 3, 5]),
             "exploration_std": trial.suggest_float("exploration_std", 0.05, 0.3),
+            # Per unit of return: the soft variant's 10 is for returns in [0, 1]
+            "softmax_beta": trial.suggest_categorical("softmax_beta", [None, 0.1, 1.0, 10.0]),
+            "actor_dropout": trial.suggest_categorical("actor_dropout", [0.0, 0.2, 0.5]),
         }
     )
 
@@ -88,8 +91,11 @@ def sample_wsrl(trial: optuna.Trial, n_actions: int, n_envs: int, additional_arg
     """
     :return: keyword arguments of ``WSRL``
     """
-    warmup_steps = trial.suggest_categorical("warmup_steps", [2_000, 5_000, 10_000])
-    return convert({"warmup_steps": warmup_steps, **_shared(trial), **_conservative(trial)})
+    own = {
+        "warmup_steps": trial.suggest_categorical("warmup_steps", [2_000, 5_000, 10_000]),
+        "offline_loss": trial.suggest_categorical("offline_loss", ["cal_ql", "cql", "td", "bc"]),
+    }
+    return convert({**own, **_shared(trial), **_conservative(trial)})
 
 
 def _shared(trial: optuna.Trial) -> dict[str, Any]:
@@ -124,6 +130,6 @@ def convert(sampled: dict[str, Any]) -> dict[str, Any]:
     # The critics learn several times an environment step, the actor once
     kwargs["gradient_steps"] = kwargs["policy_delay"] = kwargs.pop("updates_per_step")
     net_arch = list(NET_ARCHS[kwargs.pop("net_arch")])
-    of_networks = {name: kwargs.pop(name) for name in ("n_critics", "residual_std") if name in kwargs}
+    of_networks = {name: kwargs.pop(name) for name in ("n_critics", "residual_std", "actor_dropout") if name in kwargs}
     kwargs["policy_kwargs"] = {"net_arch": net_arch, **of_networks}
     return kwargs

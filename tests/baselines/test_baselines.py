@@ -150,9 +150,26 @@ def test_plays_alike_after_loading_without_environment(make: Make, normalize: bo
     model.save(tmp_path / "model")
     loaded = type(model).load(tmp_path / "model", device="cpu")
     obs = env.reset()
-    for who in ("model", "rl", "bc"):
+    for who in ("model", "rl", "bc") if model._bc is not None else ("model", "rl"):
         expected, _ = model.predict(obs, deterministic=True, who=who)
         np.testing.assert_allclose(loaded.predict(obs, deterministic=True, who=who)[0], expected, atol=1e-6)
+
+
+@every_algorithm
+def test_only_those_that_are_there_are_asked(make: Make) -> None:
+    model = make(reach())
+    with pytest.raises(ValueError, match="`who` is 'gate', expected one of"):
+        model.predict(np.ones(2, np.float32), who="gate")
+    if model._bc is None:
+        with pytest.raises(ValueError, match=f"this {type(model).__name__} has no BC policy"):
+            model.predict(np.ones(2, np.float32), who="bc")
+
+
+@every_algorithm
+@pytest.mark.parametrize("n_target_critics", [0, -1, 4])
+def test_as_many_target_critics_as_there_are(make: Make, n_target_critics: int) -> None:
+    with pytest.raises(ValueError, match=f"`n_target_critics`={n_target_critics}: the TD target takes 1 to 3"):
+        make(reach(), n_target_critics=n_target_critics)
 
 
 @every_algorithm
@@ -205,6 +222,12 @@ def test_seed_decides(make: Make) -> None:
 def test_what_is_missing_is_named(algorithm: Any, missing: str) -> None:
     with pytest.raises(ValueError, match=f"`{missing}` is missing"):
         algorithm(reach())
+
+
+@pytest.mark.parametrize("algorithm", [CQL, CalQL, WSRL])
+def test_an_offline_phase_without_data_is_refused(algorithm: Any) -> None:
+    with pytest.raises(ValueError, match="`demonstrations` are missing"):
+        algorithm(reach()).learn(10)
 
 
 @every_algorithm

@@ -1,5 +1,6 @@
 """CQL's conservative term, Cal-QL's floor, WSRL's warm-up: against closed forms and slow independent computations."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+from test_baselines import demonstrations as of_kind
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 from worlds import reach
@@ -339,8 +341,50 @@ def test_saved_and_resumed(tmp_path, algorithm):
     th.testing.assert_close(parameters(loaded), parameters(model))
 
 
-class Stop(Exception):
-    pass
+def test_pretrain_takes_images_as_they_were_recorded():
+    recorded = of_kind("image", 3)
+    recorded = dataclasses.replace(
+        recorded,
+        observations=np.moveaxis(recorded.observations, 1, -1),
+        next_observations=np.moveaxis(recorded.next_observations, 1, -1),
+    )
+    model = small(CQL, reach("image"), demonstrations=None)
+    model.pretrain(recorded, steps=2)
+    expected = small(CQL, reach("image"), demonstrations=of_kind("image", 3))
+    np.testing.assert_array_equal(model.replay_buffer.offline.observations, expected.replay_buffer.offline.observations)
+
+
+class Stop(BaseException):
+    """As Ctrl-C."""
+
+
+def test_stopped_anywhere_it_goes_on_in_the_same_model():
+    model = small(CQL, VecNormalize(reach(), norm_reward=False), pretrain_steps=3)
+    loss, n_left = model._actor_loss, iter([False, False, False, False, True])
+
+    def interrupted(batch):
+        if next(n_left, False):
+            raise Stop
+        return loss(batch)
+
+    model._actor_loss = interrupted
+    with pytest.raises(Stop):
+        model.pretrain(steps=10)
+    seen = model._vec_normalize_env.obs_rms.count
+    model.learn(1)  # goes on to the ten steps that were asked for
+    assert model.is_pretrained
+    assert model._n_updates == 10
+    assert model._vec_normalize_env.obs_rms.count <= seen + 3, "the demonstrations were shown again"
+
+
+def test_a_directory_in_use_is_refused_before_the_offline_phase(tmp_path):
+    other = small(CQL, pretrain_steps=0)
+    other.learn(40)
+    save_checkpoint(other, tmp_path)
+    model = small(CQL)
+    with pytest.raises(ValueError, match="holds step_000000040 of another run"):
+        model.learn(10, CheckpointCallback(tmp_path))
+    assert model._n_updates == 0
 
 
 @pytest.mark.parametrize("algorithm", ALL)
@@ -358,7 +402,10 @@ def test_an_interrupted_offline_phase_goes_on_where_it_was(tmp_path, algorithm):
     stopped.train = lambda *args: stop(stopped._n_updates) or train(*args)
     with pytest.raises(Stop):
         stopped.learn(1, [CheckpointCallback(tmp_path, save_freq=3)])
-    assert latest_checkpoint(tmp_path).name == "step_000000000"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "step_000000000_offline_000000003",
+        "step_000000000_offline_000000006",
+    ]
     loaded = resume(algorithm, tmp_path, reach(), device="cpu")
     assert not loaded.is_pretrained
     assert loaded._n_updates == 6
@@ -367,6 +414,7 @@ def test_an_interrupted_offline_phase_goes_on_where_it_was(tmp_path, algorithm):
     assert loaded._n_updates == whole._n_updates
     th.testing.assert_close(parameters(loaded), parameters(whole), rtol=0, atol=0)
     pretrained = resume(algorithm, tmp_path, reach(), device="cpu")
+    assert latest_checkpoint(tmp_path).name == "step_000000000_offline_000000010"
     assert pretrained.is_pretrained
     assert pretrained._n_updates == 10
     pretrained.pretrain(demonstrations(), steps=4)  # another phase, from its first step
@@ -427,7 +475,9 @@ def test_a_warmup_that_was_interrupted_goes_on_where_it_was(tmp_path):
     model.learn(20)
     n_updates = model._n_updates
     model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
     loaded = WSRL.load(tmp_path / "model", env=reach(), device="cpu")
+    loaded.load_replay_buffer(tmp_path / "buffer")
     loaded.learn(9)
     assert loaded.is_warming_up
     assert loaded._n_updates == n_updates
@@ -447,8 +497,13 @@ def test_offline_losses_of_wsrl():
         th.manual_seed(1)
         online = model._critic_loss(batch)
         th.manual_seed(1)
-        # Online it is the TD error of SAC with one action, whatever the offline phase was
-        expected = OfflineToOnlineSAC._critic_loss(model, batch)
+        # Online it is the TD error of SAC with one action and no entropy, whatever the offline phase was
+        with th.no_grad():
+            actions, _ = model.actor.action_log_prob(batch.next_observations)
+            drawn = th.randperm(3)[:2]
+            next_q = model.critic_target(batch.next_observations, actions)[drawn].min(dim=0).values
+            target = batch.rewards[:, 0] + 0.99 * (1 - batch.dones[:, 0]) * next_q
+        expected = sum(((q - target) ** 2).mean() for q in model.critic(batch.observations, batch.actions))
         th.testing.assert_close(online, expected)
     assert gaps["cal_ql"] > gaps["cql"] + 10  # the floor of 30 in the logsumexp
     assert gaps["cql"] > gaps["td"]
@@ -480,5 +535,59 @@ def test_pretrain_errors_teach():
         model.pretrain()
     with pytest.raises(ValueError, match="`steps` is 0"):
         model.pretrain(demonstrations(), steps=0)
+    model = small(CQL, demonstrations=None, pretrain_steps=0)
     with pytest.warns(UserWarning, match="no demonstrations for `offline_ratio`=0.5"):
         model.learn(12)
+
+
+def test_without_its_buffer_a_loaded_wsrl_warms_up_again(tmp_path):
+    model = small(WSRL, warmup_steps=20)
+    model.learn(40)
+    model.save(tmp_path / "model")
+    loaded = WSRL.load(tmp_path / "model", env=reach(), device="cpu")
+    n_updates = loaded._n_updates
+    loaded.learn(19, reset_num_timesteps=False)
+    assert loaded._n_updates == n_updates
+    loaded.learn(11, reset_num_timesteps=False)
+    assert loaded._n_updates > n_updates
+
+
+def test_wsrl_from_a_clone():
+    model = small(
+        WSRL, offline_loss="bc", pretrain_steps=300, policy_kwargs={"net_arch": [32]}, actor_learning_rate=1e-2
+    )
+    batch = offline_batch(model)
+    model._is_pretraining = True
+    loss = model._actor_loss(batch)
+    rows = zip(batch.observations, batch.actions, strict=True)
+    by_hand = [policy_distribution(model, obs).log_prob(action) for obs, action in rows]
+    th.testing.assert_close(loss, -th.stack(by_hand).mean(), rtol=1e-4, atol=1e-4)
+    # The critics learn what the clone is worth: one action of its own follows, not the best of several
+    th.manual_seed(5)
+    actions, _ = model._next_actions(batch)
+    th.manual_seed(5)
+    th.testing.assert_close(actions, model.actor.action_log_prob(batch.next_observations)[0])
+    model._is_pretraining = False
+    model.pretrain()
+    # All demonstrations begin with MARK
+    played, _ = model.predict(demonstrations().observations, deterministic=True)
+    assert np.abs(model.policy.scale_action(played)[:, 0] - MARK).mean() < 0.1
+
+
+def test_the_entropy_coefficient_learns_at_the_actors_rate():
+    model = small(CQL, learning_rate=3e-4, actor_learning_rate=1e-5)
+    model.pretrain()
+    rates = [one.param_groups[0]["lr"] for one in (model.critic.optimizer, model.actor.optimizer)]
+    assert rates == [3e-4, 1e-5]
+    assert model.ent_coef_optimizer.param_groups[0]["lr"] == 1e-5
+
+
+def test_offline_batches_have_a_size_of_their_own():
+    model = small(WSRL, pretrain_batch_size=7)
+    seen = []
+    loss = model._critic_loss
+    model._critic_loss = lambda batch: seen.append(len(batch.actions)) or loss(batch)
+    model.pretrain()
+    assert seen == [7] * 5
+    with pytest.raises(ValueError, match="`pretrain_batch_size` is 0"):
+        small(WSRL, pretrain_batch_size=0)

@@ -80,14 +80,32 @@ def test_evaluation_does_not_choose_softly():
 
 def test_bc_plays_whole_episodes_first():
     model = ibrl(reach(n_envs=3), n_bc_episodes=6)
-    model.learn(30)
-    assert not model.has_started
-    assert model._n_updates == 0
-    buffer = model.replay_buffer
-    np.testing.assert_allclose(buffer.actions[:10], buffer.bc_actions[:10], atol=1e-6)
-    model.learn(120, reset_num_timesteps=False)
+    finished = []  # episodes until each update
+    learn = model._critic_loss
+    model._critic_loss = lambda batch: finished.append(model.replay_buffer.n_bc_episodes) or learn(batch)
+    model.learn(150)
     assert model.has_started
-    assert model._n_updates > 0
+    # Three environments end their second episode at the same step or nearly so
+    assert 6 <= finished[0] <= 8
+    first = int(model.num_timesteps / 3) - len(finished)
+    buffer = model.replay_buffer
+    np.testing.assert_allclose(buffer.actions[:first], buffer.bc_actions[:first], atol=1e-6)
+    assert (buffer.actions[first + 1 :] != buffer.bc_actions[first + 1 :]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_bc_episodes", -1),
+        ("exploration_std", -0.1),
+        ("noise_clip", -0.3),
+        ("softmax_beta", 0.0),
+        ("softmax_beta", -1),
+    ],
+)
+def test_numbers_that_make_no_sense(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` is {value}"):
+        ibrl(reach(), **{name: value})
 
 
 def test_a_loaded_model_without_its_buffer_does_not_warm_up_again(tmp_path):

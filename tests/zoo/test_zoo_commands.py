@@ -83,6 +83,33 @@ def test_continue_from_a_saved_model(trained: tuple[Path, str]) -> None:
     assert model_file(folder, 2).is_file()
 
 
+OWN = {
+    "qgated_tqc": ["n_bc_episodes:2", "q_init_steps:5"],
+    "ibrl": ["n_bc_episodes:2"],
+    "rlpd": ["learning_starts:10"],
+    "cql": ["pretrain_steps:3"],
+    "cal_ql": ["pretrain_steps:3"],
+    "wsrl": ["pretrain_steps:3", "warmup_steps:10"],
+}
+
+
+def test_every_other_algorithm_is_trained_and_played(tmp_path: Path) -> None:
+    small = ["batch_size:32", "policy_kwargs:dict(net_arch=[16],n_critics=2)"]
+    common = ["--env", ENV_ID, "--num-threads", "1", "--device", "cpu"]
+    run = [*common, *SHORT_EPISODES, "-n", "60", "--eval-freq", "-1"]
+    algorithms = list(OWN)
+    for some in (algorithms[:3], algorithms[3:]):
+        for algo, process in [
+            (algo, start(tmp_path, "rl_zoo3.train", "--algo", algo, *run, "-params", *OWN[algo], *small))
+            for algo in some
+        ]:
+            output = finish(process)
+            assert f"{algo}.yml" in output
+            assert (tmp_path / "logs" / algo / f"{ENV_ID}_1" / f"{ENV_ID}.zip").is_file()
+    play = ["--algo", "wsrl", *common, "-f", "logs", "-n", "15", "--no-render"]
+    assert "Episode Reward: -50.00" in finish(start(tmp_path, "rl_zoo3.enjoy", *play))
+
+
 def test_optimize_with_two_workers_on_one_journal(tmp_path: Path) -> None:
     search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots"]
     study = ["--storage", "study/journal.log", "--study-name", "door"]
