@@ -89,7 +89,7 @@ class Board:
 
     def _tell(self, line: Line) -> None:
         # An evaluation is news, and so is a start or an end; a step is not
-        passing = line.state in ("learns", "BC acts", "is evaluated")
+        passing = line.state.startswith(("learns", "BC acts", "is evaluated"))
         news = ("learns" if passing else line.state, line.success)
         if self.console.is_terminal or self._told.get(line.cell.key) == news:
             return

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_q2rl.envs  # noqa: F401  registers the environments
@@ -42,6 +43,24 @@ Report = Callable[[Progress], None]
 SAVE_FREQ = 2_500
 
 
+class OfflineProgress(KVWriter):
+    """
+    Tells of an offline phase, which makes no environment step.
+
+    :param tell: what happens now
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+
+    def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
+        if "pretrain/steps" in key_values:
+            self.tell(f"learns offline, step {key_values['pretrain/steps']:,}")
+
+    def close(self) -> None:
+        pass
+
+
 def run_cell(cell: Cell, folder: Path, report: Report) -> str:
     """
     :param cell: what to run
@@ -52,7 +71,7 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> str:
     """
     th.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / "lock"):
+    with _alone(folder / "lock", lambda: report(Progress(0, "waits for an earlier process to end", ""))):
         _remember(cell, folder / "cell.json")
         _make_files(cell)
         eval_env = make_env(cell, n_envs=cell.evaluation.n_envs, seed=cell.evaluation.seed)
@@ -103,7 +122,10 @@ def _learn(cell: Cell, folder: Path, eval_env: VecEnv, report: Report) -> str:
     referee = RefereeCallback(eval_env, cell.evaluation, who, folder / "evaluations.csv", episodes, report)
     referee.init_callback(model)
     referee.go_on_from(model.num_timesteps)
-    referee.tell("learns offline" if not getattr(model, "is_pretrained", True) else "starts")
+    if getattr(model, "is_pretrained", True):
+        referee.tell("starts")
+    else:
+        model.set_logger(Logger(None, [HumanOutputFormat(sys.stdout), OfflineProgress(referee.tell)]))
     if model.num_timesteps < cell.steps:
         callbacks = [
             EpisodeLogCallback(episodes),
@@ -138,9 +160,7 @@ def _play_bc(cell: Cell, eval_env: VecEnv) -> str:
 def _remember(cell: Cell, path: Path) -> None:
     """What the folder belongs to. The number of steps may change: a longer run goes on."""
     if path.exists():
-        before = Cell.from_dict(json.loads(path.read_text())).as_dict()
-        now = json.loads(json.dumps(cell.as_dict()))
-        before["to"]["steps"] = now["to"]["steps"]
+        before, now = Cell.from_dict(json.loads(path.read_text())).settings, cell.settings
         changed = [name for name in now if now[name] != before[name]]
         if changed:
             raise ValueError(
@@ -168,10 +188,14 @@ def _make_files(cell: Cell) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path, say: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Wait until no other process is in here: one that a killed referee left behind needs a moment to notice."""
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUES",
-        help="some cells: task=door algorithm=q2rl,ibrl seed=0",
+        help="some cells: task=door algorithm=Q2RL,IBRL seed=0",
     )
     run.add_argument("--again", action="store_true", help="start these cells anew; what there was is kept beside")
     run.add_argument("--backend", choices=("processes", "ray"), default="processes", help="ray: several machines")
@@ -35,11 +35,13 @@ def add_parser(subparsers: Any) -> None:
     run.add_argument(
         "--logs", type=Path, default=Path("logs/benchmark"), help="checkpoints and logs, kept for resuming"
     )
-    run.add_argument("--results", type=Path, help="CSV files (default: results/NAME beside the suite)")
+    where = "folder that gets a folder of CSV files for each suite (default: results beside the suite)"
+    run.add_argument("--results", type=Path, help=where)
     run.set_defaults(run=run_suite)
     report = commands.add_parser("report", help="tables and pictures of what has been run, from its CSV files")
     report.add_argument("suites", type=Path, nargs="+", help="YAML files")
-    report.add_argument("--out", type=Path, help="folder of the page (default: results beside the first suite)")
+    report.add_argument("--results", type=Path, help="as in `run`")
+    report.add_argument("--out", type=Path, help="folder of the page (default: where the first suite's results are)")
     report.set_defaults(run=make_report)
 
 
@@ -62,7 +64,7 @@ def run_suite(args: argparse.Namespace) -> None:
         raise ValueError(f"`--jobs` is {args.jobs}; at least one process is needed.")
     suite = load_suite(args.suite)
     cells = suite.cells(_parse_only(args.only))
-    results = Results(args.results or args.suite.parent / "results" / suite.name)
+    results = Results((args.results or args.suite.parent / "results") / suite.name)
     logs = (args.logs / suite.name).resolve()
     if args.again:
         for cell in cells:
@@ -72,6 +74,12 @@ def run_suite(args: argparse.Namespace) -> None:
     console.print(
         f"{suite.name}: {len(cells)} cells, {len(cells) - len(missing)} finished before. Results: {results.folder}"
     )
+    for cell in cells:
+        if names := results.changed(cell):
+            told = (
+                f"{cell.key} was run with another `{'`, `'.join(names)}` than the suite has now; --again runs it anew."
+            )
+            console.print(told, style="yellow", soft_wrap=True)
     with Board(missing, console) as board:
         if args.backend == "ray":
             from sb3_q2rl.benchmark.ray_backend import run_on_ray
@@ -101,4 +109,4 @@ def make_report(args: argparse.Namespace) -> None:
     """
     from sb3_q2rl.benchmark.report import write_report
 
-    print(f"Report: {write_report(args.suites, args.out)}")
+    print(f"Report: {write_report(args.suites, args.results, args.out)}")

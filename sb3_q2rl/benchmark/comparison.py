@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter
 
 from sb3_q2rl.benchmark.algorithms import BC
 from sb3_q2rl.benchmark.plots import save_figure
-from sb3_q2rl.benchmark.results import Curve, mean_curve
+from sb3_q2rl.benchmark.results import Curve, together
 from sb3_q2rl.benchmark.suite import Entry
 from sb3_q2rl.benchmark.table import scores
 
@@ -39,15 +39,15 @@ Curves = Mapping[str, Sequence[Curve]]
 def styles(curves: Curves) -> dict[str, dict[str, Any]]:
     """
     An algorithm has its colour everywhere; its line is broken where the suite gives or denies it demonstrations.
-    Variants of one algorithm take turns in the other colours.
+    Variants of one algorithm, and those with changed hyperparameters, take turns in the other colours.
 
     :param curves: by label
     :return: keywords of matplotlib's lines, by label
     """
     styles: dict[str, dict[str, Any]] = {}
     more = itertools.product(("-", (0, (5, 1)), (0, (1, 1))), MORE_COLORS)
-    for label, seeds in curves.items():
-        entry = seeds[0].cell.by
+    entries = {label: seeds[0].cell.by for label, seeds in curves.items()}
+    for label, entry in sorted(entries.items(), key=lambda item: bool(item[1].hyperparameters)):
         line = ":" if entry.algorithm == BC else {None: "-", True: "--", False: "-."}[entry.demonstrations]
         style: dict[str, Any] = {"color": COLORS.get(entry.algorithm), "linestyle": line}
         if style["color"] is None or style in styles.values():
@@ -93,11 +93,13 @@ def plot_curve(axes: Axes, seeds: Sequence[Curve], style: Mapping[str, Any], lab
     if seeds[0].cell.by.algorithm == BC:
         axes.axhline(float(scores(seeds).rates.mean()), label=label, lw=1.5, **style)
         return
-    grid, success = mean_curve(seeds)
+    steps, success, start = together(seeds)
     bold = seeds[0].cell.by == Entry("qgated_sac")
-    axes.plot(grid, success.mean(axis=0), label=label, lw=2.4 if bold else 1.5, zorder=3 if bold else 2, **style)
+    look: dict[str, Any] = {"lw": 2.4, "ms": 4.5, "zorder": 3} if bold else {"lw": 1.5, "ms": 3, "zorder": 2}
+    evaluated = list(range(start, len(steps)))
+    axes.plot(steps, success.mean(axis=0), marker="o", markevery=evaluated, label=label, **look, **style)
     if len(seeds) > 1:
-        axes.fill_between(grid, success.min(axis=0), success.max(axis=0), color=style["color"], alpha=0.12, lw=0)
+        axes.fill_between(steps, success.min(axis=0), success.max(axis=0), color=style["color"], alpha=0.12, lw=0)
 
 
 def n_seeds(seeds: Sequence[Curve]) -> str:

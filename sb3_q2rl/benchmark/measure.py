@@ -23,6 +23,7 @@ from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 FIELDS = ("timesteps", "episodes", "model", "rl", "train_episodes", "train_success", "rl_action_fraction")
 SECONDS_BETWEEN_REPORTS = 2.0
+TOO_NEAR = 0.05  # of the steps between two evaluations
 
 
 class Progress(NamedTuple):
@@ -52,9 +53,9 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def from_csv(text: str) -> list[dict[str, Any]]:
     """
-    :param text: of :func:`to_csv`
+    :param text: of :func:`to_csv`; lines that begin with # are skipped
     """
-    return list(csv.DictReader(io.StringIO(text)))
+    return list(csv.DictReader(line for line in io.StringIO(text) if not line.startswith("#")))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -121,10 +122,10 @@ class RefereeCallback(BaseCallback):
         return True
 
     def _next_step(self) -> int:
-        """The next multiple that is not too near: the start may have been just before one."""
+        """The next multiple, but for one that is hardly any steps on: the start may have been just before it."""
         if not self.rows:
             return 0
-        return math.ceil(int(self.rows[-1]["timesteps"]) / self.plan.every + 0.5) * self.plan.every
+        return math.ceil(int(self.rows[-1]["timesteps"]) / self.plan.every + TOO_NEAR) * self.plan.every
 
     def tell(self, doing: str) -> None:
         """

@@ -13,7 +13,7 @@ from sb3_q2rl.benchmark.algorithms import BC
 from sb3_q2rl.benchmark.comparison import COLORS, Curves, n_seeds, plot_curve, styles, tidy, tidy_curves
 from sb3_q2rl.benchmark.plots import save_figure
 from sb3_q2rl.benchmark.results import Curve
-from sb3_q2rl.benchmark.statistics import interquartile_mean, percentile_interval, resample
+from sb3_q2rl.benchmark.statistics import percentile_interval, resample
 from sb3_q2rl.benchmark.table import scores
 
 OURS = "qgated"  # what the names of all that have the gate begin with
@@ -33,8 +33,8 @@ def with_rivals(tasks: Mapping[str, Curves]) -> dict[str, Curves]:
 
 def draw_rivals(tasks: Mapping[str, Curves], path: str | Path) -> Path:
     """
-    For each task the learning curves, and below them the success at the end with its interval; at the right the
-    interquartile mean over all tasks of those algorithms that were run on every one.
+    For each task the learning curves, and below them the success at the end with its interval and the number of seeds;
+    at the right the mean over the tasks, each of the same weight, of those algorithms that finished every one.
 
     :param tasks: by name, one or more
     :param path: a PNG
@@ -51,18 +51,20 @@ def draw_rivals(tasks: Mapping[str, Curves], path: str | Path) -> Path:
         for label, seeds in curves.items():
             plot_curve(above, seeds, look[label], label)
             _dot(below, rows[label], [seeds], look[label]["color"])
+            below.text(1.05, rows[label], f"×{len(seeds)}", fontsize=7, color="#777777", va="center")
         tidy_curves(above)
         above.set_xlabel("environment steps", fontsize=9)
-        _tidy_dots(below, "success at the end")
+        _tidy_dots(below, "success at the end, 95 %, × seeds\n(hollow: unfinished)")
+        below.set_xlim(right=1.14)
     grid[0, 0].set_ylabel("success rate")
     legend, over_all = grid[:, -1]
     legend.set_axis_off()
     handles = {text: handle for axes in grid[0] for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     legend.legend([handles[label] for label in labels], labels, loc="center", frameon=False, fontsize=9)
     for label in labels:
-        if all(label in curves for curves in tasks.values()):
+        if all(label in curves and all(seed.is_finished for seed in curves[label]) for curves in tasks.values()):
             _dot(over_all, rows[label], [curves[label] for curves in tasks.values()], look[label]["color"])
-    _tidy_dots(over_all, "IQM over the tasks")
+    _tidy_dots(over_all, "mean over the tasks, 95 %")
     grid[1, 0].set_yticks(list(rows.values()), labels)
     grid[1, 0].set_ylim(min(rows.values()) - 0.6, 0.6)
     return save_figure(figure, path)
@@ -108,10 +110,10 @@ def before_and_after(tasks: Mapping[str, Curves]) -> dict[str, tuple[Sequence[Cu
 
 
 def _dot(axes: Axes, row: float, tasks: Sequence[Sequence[Curve]], color: str) -> None:
-    """The interquartile mean over the seeds of all tasks, of a single task the mean. Hollow: not finished yet."""
+    """The mean over the tasks of the mean over the seeds. Hollow: not finished yet."""
     ends = [scores(seeds) for seeds in tasks]
-    draws, rates = resample(ends), np.concatenate([end.rates for end in ends])
-    value, drawn = (rates.mean(), draws.mean(axis=1)) if len(tasks) == 1 else map(interquartile_mean, (rates, draws))
+    value = np.mean([end.rates.mean() for end in ends])
+    drawn = np.mean([resample(end, seed=i).mean(axis=1) for i, end in enumerate(ends)], axis=0)
     finished = all(seed.is_finished for seeds in tasks for seed in seeds)
     axes.plot(percentile_interval(drawn), [row, row], color=color, lw=2.2, solid_capstyle="round")
     axes.plot(float(value), row, "o", ms=7, mec=color, mfc=color if finished else "white", mew=1.6)

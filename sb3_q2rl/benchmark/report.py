@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sb3_q2rl.benchmark.comparison import Curves, draw_curves
 from sb3_q2rl.benchmark.overview import draw_improvement, draw_rivals, with_rivals
-from sb3_q2rl.benchmark.results import Curve, Results
+from sb3_q2rl.benchmark.results import Curve, Results, comparable
 from sb3_q2rl.benchmark.statistics import percentile_interval, resample
-from sb3_q2rl.benchmark.suite import Suite, load_suite
+from sb3_q2rl.benchmark.suite import Entry, Suite, load_suite
 from sb3_q2rl.benchmark.table import HEADINGS, Published, line, markdown, rate, scores
 
 INTRODUCTION = """# Results
@@ -20,35 +20,48 @@ makes this page from the CSV files in this folder. One line of it is run again b
 `python -m sb3_q2rl benchmark run SUITE.yml --only task=... algorithm=... --again`.
 
 - **success at the end**: of the model as it acts, mean over seeds; the same starts for all. **95 %**: percentiles of a
-  bootstrap that draws seeds, then each seed's episodes. With few seeds, or where all episodes went alike, it is
-  narrower than the truth.
+  bootstrap that draws seeds, then for each a rate from what its episodes tell (Jeffreys). Of one seed it knows nothing
+  of how seeds differ, and is narrower than the truth.
   In the kitchen an episode counts by the share of its four sub-tasks that it finished, as the paper's do.
 - **IQM**: interquartile mean of the seeds. **RL alone**: the actor without gate or BC policy, at the end.
 - **lowest after the start**: worst evaluation of any seed once RL acts (the gate opens, an offline phase is over).
-- **steps to 90 %**: where the mean first reaches nine tenths of its own last value. **mean while learning**: area
-  under the curve, divided by its length; before RL starts the BC policy's success counts.
+- **steps to 90 %**: the first evaluation after the start at which the mean is at nine tenths of its own last value;
+  "-" where it ends below the success before the start. **mean while learning**: area under the curve, divided by its
+  length; before RL starts the BC policy's success counts.
+- **difference**: of the success at the end, with 95 %, where both sides have two seeds or more.
 - **paper**: {source}. Other BC policies, larger networks, mostly more steps: not the same experiment.
 
 All environment steps count, those of the BC policy and of warm-ups too; gradient steps of offline phases do not.
+Seeds that were stopped early are left out where another seed is finished; where none is, all count up to the end of the
+shortest.
 """
 
 
-def write_report(suites: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def write_report(
+    suites: Sequence[str | Path], results: str | Path | None = None, out: str | Path | None = None
+) -> Path:
     """
     :param suites: YAML files
-    :param out: folder of the page and its pictures, by default ``results`` beside the first suite
+    :param results: folder that holds a folder for each suite, by default ``results`` beside it
+    :param out: folder of the page and its pictures, by default that of the results of the first suite
     :return: the page
     :raises ValueError: not one cell has a result
     """
     paths = [Path(suite) for suite in suites]
-    folder = Path(out) if out is not None else paths[0].parent / "results"
+    homes = [Path(results) if results is not None else path.parent / "results" for path in paths]
+    folder = Path(out) if out is not None else homes[0]
     published = Published.load()
     parts: list[str] = []
     tasks: dict[str, Curves] = {}
-    for path in paths:
+    told: set[str] = set()  # environments of which the paper's other numbers have been given
+    for path, home in zip(paths, homes, strict=True):
         suite = load_suite(path)
-        found = collect(suite, Results(path.parent / "results" / suite.name))
-        parts += [_section(suite, task, curves, published, folder) for task, curves in found.items()]
+        found = collect(suite, Results(home / suite.name))
+        for task, curves in found.items():
+            env_id = suite.tasks[task].env
+            others = [] if env_id in told or suite.reference else published.others(env_id, _entries(curves))
+            told |= set() if suite.reference else {env_id}
+            parts.append(_section(suite, task, curves, published, others, folder))
         if suite.reference is None:
             tasks |= found
     if not parts:
@@ -71,15 +84,25 @@ def collect(suite: Suite, results: Results) -> dict[str, Curves]:
     """
     :param suite: what was asked for
     :param results: what is there
-    :return: the curves of each task that has any, by task and label
+    :return: the comparable curves of each task that has any, by task and label
     """
     found: dict[str, dict[str, list[Curve]]] = {}
     for curve in results.curves(suite.cells()):
         found.setdefault(curve.cell.task, {}).setdefault(curve.cell.label, []).append(curve)
-    return {task: found[task] for task in suite.tasks if task in found}
+    return {
+        task: {label: comparable(seeds) for label, seeds in found[task].items()}
+        for task in suite.tasks
+        if task in found
+    }
 
 
-def _section(suite: Suite, task: str, curves: Curves, published: Published, folder: Path) -> str:
+def _entries(curves: Curves) -> list[Entry]:
+    return [seeds[0].cell.by for seeds in curves.values()]
+
+
+def _section(
+    suite: Suite, task: str, curves: Curves, published: Published, others: list[list[str]], folder: Path
+) -> str:
     cell = next(iter(curves.values()))[0].cell
     picture = draw_curves(
         curves,
@@ -104,7 +127,7 @@ def _section(suite: Suite, task: str, curves: Curves, published: Published, fold
     parts = [
         f"\n## {suite.name}: {task} (`{cell.to.env}`)\n",
         " ".join(notes),
-        f"\n{markdown(headings, lines)}\n",
+        f"\n{markdown(headings, [*lines, *others])}\n",
         "Mean over seeds, the band reaches from the lowest to the highest.\n",
         f"![Learning curves]({Path(os.path.relpath(picture, folder)).as_posix()})",
     ]
@@ -113,15 +136,16 @@ def _section(suite: Suite, task: str, curves: Curves, published: Published, fold
 
 def _difference(seeds: Sequence[Curve], reference: Sequence[Curve]) -> str:
     """Of the success at the end, with its 95 % interval: is the whole of it on one side of 0?"""
-    if seeds is reference or not all(curve.is_finished for curve in (*seeds, *reference)):
+    finished = all(curve.is_finished for curve in (*seeds, *reference))
+    if seeds is reference or not finished or min(len(seeds), len(reference)) < 2:
         return ""
     ours, theirs = scores(seeds), scores(reference)
     # Another stream of random numbers: the two were measured independently
-    draws = resample([ours]).mean(axis=1) - resample([theirs], seed=1).mean(axis=1)
+    draws = resample(ours).mean(axis=1) - resample(theirs, seed=1).mean(axis=1)
     low, high = percentile_interval(draws)
     difference = float(ours.rates.mean() - theirs.rates.mean())
     return f"{_signed(difference)} ({_signed(low)} to {_signed(high)})"
 
 
 def _signed(value: float) -> str:
-    return ("-" if value < 0 else "+") + rate(abs(value))
+    return ("-" if value <= -0.005 else "+") + rate(abs(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,26 +30,63 @@ class Results:
 
     def publish(self, cell: Cell, rows: str) -> None:
         """
+        Its settings stand above the rows. A run that starts anew, because its checkpoint is not on this machine, does
+        not replace the file before it has come as far.
+
         :param cell: whose
         :param rows: its CSV file so far; one without a row is not written
         """
         path = self.path(cell)
-        if from_csv(rows) and (not path.exists() or path.read_text() != rows):
-            write_whole(path, rows)
+        text = f"# {json.dumps(cell.settings)}\n{rows}"
+        if _last_step(rows) >= max(0, self.last_step(cell)) and (not path.exists() or path.read_text() != text):
+            write_whole(path, text)
+
+    def last_step(self, cell: Cell) -> int:
+        """
+        :param cell: how far has it come?
+        :return: -1 without a result
+        """
+        path = self.path(cell)
+        return _last_step(path.read_text()) if path.exists() else -1
 
     def is_finished(self, cell: Cell) -> bool:
         """
         :param cell: has it reached its last step?
         """
+        return self.last_step(cell) >= cell.steps
+
+    def changed(self, cell: Cell) -> list[str]:
+        """
+        :param cell: that may have a result
+        :return: which of its settings are others than those that it was run with
+        """
         path = self.path(cell)
-        rows = from_csv(path.read_text()) if path.exists() else []
-        return bool(rows) and int(rows[-1]["timesteps"]) >= cell.steps
+        return changed_settings(cell, path.read_text()) if path.exists() else []
 
     def curves(self, cells: Sequence[Cell]) -> list[Curve]:
         """
-        :param cells: of which those that have results are read
+        :param cells: of which those are read that have come further than to their first evaluation
         """
-        return [Curve.read(cell, self.path(cell)) for cell in cells if self.path(cell).exists()]
+        begun = [cell for cell in cells if self.last_step(cell) >= min(cell.steps, 1)]
+        return [Curve.read(cell, self.path(cell)) for cell in begun]
+
+
+def _last_step(rows: str) -> int:
+    table = from_csv(rows)
+    return int(table[-1]["timesteps"]) if table else -1
+
+
+def changed_settings(cell: Cell, text: str) -> list[str]:
+    """
+    :param cell: as the suite has it
+    :param text: of its CSV file; the oldest do not tell their settings
+    :return: which settings are others
+    """
+    first, now = text.partition("\n")[0], cell.settings
+    if not first.startswith("#"):
+        return []
+    before = json.loads(first.removeprefix("#"))
+    return [name for name in now if before.get(name) != now[name]]
 
 
 class Curve(NamedTuple):
@@ -61,6 +99,7 @@ class Curve(NamedTuple):
     :param model: (n,) success of the model as it acts; of a task of parts, as the kitchen, the share of them
     :param rl: (n,) success of its actor alone; NaN where that is the same thing
     :param before: success of the training episodes before RL started: the BC policy's. NaN without any
+    :param changed: settings that were others when it was run
     """
 
     cell: Cell
@@ -69,6 +108,7 @@ class Curve(NamedTuple):
     model: np.ndarray
     rl: np.ndarray
     before: float
+    changed: Sequence[str] = ()
 
     @classmethod
     def read(cls, cell: Cell, path: Path) -> Curve:
@@ -76,37 +116,78 @@ class Curve(NamedTuple):
         :param cell: which
         :param path: its CSV file; where that goes on for longer, the success at the last step is interpolated
         """
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, comment="#")
         steps = table.timesteps.to_numpy(dtype=int)
-        kept = steps[steps < cell.steps]
-        end = np.append(kept, cell.steps) if steps[-1] >= cell.steps else kept
-        return cls(
+        whole = cls(
             cell,
-            end,
+            steps,
             int(table.episodes.iloc[-1]),
-            np.interp(end, steps, table.model.to_numpy(dtype=float)),
-            np.interp(end, steps, table.rl.to_numpy(dtype=float)),
+            table.model.to_numpy(dtype=float),
+            table.rl.to_numpy(dtype=float),
             float(table.train_success.iloc[0]) if steps[0] > 0 else np.nan,
+            changed_settings(cell, path.read_text()),
         )
+        return whole.until(cell.steps) if steps[-1] > cell.steps else whole
+
+    def until(self, step: int) -> Curve:
+        """
+        :param step: between the first and the last; between two evaluations the success there is interpolated
+        """
+        steps = np.append(self.steps[self.steps < step], step)
+        model, rl = (np.interp(steps, self.steps, values) for values in (self.model, self.rl))
+        return self._replace(steps=steps, model=model, rl=rl)
 
     @property
     def is_finished(self) -> bool:
         return bool(self.steps[-1] >= self.cell.steps)
 
-    def at(self, steps: np.ndarray) -> np.ndarray:
-        """
-        :param steps: (m,) environment steps, not beyond the last
-        :return: (m,) success in between; before RL starts the BC policy's
-        """
-        before = self.model[0] if np.isnan(self.before) else self.before
-        return np.where(steps < self.steps[0], before, np.interp(steps, self.steps, self.model))
+    @property
+    def at_first(self) -> float:
+        """Success before RL starts: the BC policy's, or what an offline phase or nothing has made."""
+        return float(self.model[0]) if np.isnan(self.before) else self.before
 
 
-def mean_curve(curves: Sequence[Curve], n_points: int = 201) -> tuple[np.ndarray, np.ndarray]:
+def comparable(curves: Sequence[Curve]) -> list[Curve]:
     """
-    :param curves: of several seeds
-    :param n_points: of the grid from step 0 to the end of the shortest
-    :return: (n_points,) steps, and (n_seeds, n_points) success
+    Seeds that end at the same step, or a mean would compare different amounts of learning.
+
+    :param curves: seeds of one algorithm on one task
+    :return: those that are finished; where none is all of them, up to the end of the shortest
     """
-    grid = np.linspace(0, min(curve.steps[-1] for curve in curves), n_points)
-    return grid, np.stack([curve.at(grid) for curve in curves])
+    finished = [curve for curve in curves if curve.is_finished]
+    shortest = min(int(curve.steps[-1]) for curve in curves)
+    return finished or [curve.until(max(shortest, int(curve.steps[0]))) for curve in curves]
+
+
+class SeedsTogether(NamedTuple):
+    """
+    The curves of several seeds, side by side.
+
+    :param steps: (n,): 0, where RL starts (if later: twice, before and after it), all evaluations until the end of the
+        shortest
+    :param success: (n_seeds, n)
+    :param start: index of the first point after RL has started
+    """
+
+    steps: np.ndarray
+    success: np.ndarray
+    start: int
+
+
+def together(curves: Sequence[Curve]) -> SeedsTogether:
+    """
+    RL starts at another step in each seed: here in all at the mean of those, so that what the start does is not
+    smeared.
+
+    :param curves: seeds of one algorithm on one task
+    """
+    start, end = np.mean([curve.steps[0] for curve in curves]), min(curve.steps[-1] for curve in curves)
+    later = np.unique(np.concatenate([curve.steps for curve in curves]))
+    later = later[(later > start) & (later <= end)]
+    rows = []
+    for curve in curves:
+        success = [curve.model[0], *np.interp(later, curve.steps, curve.model)]
+        rows.append([curve.at_first, curve.at_first, *success] if start > 0 else success)
+    if start > 0:
+        return SeedsTogether(np.array([0.0, start, start, *later]), np.array(rows), 2)
+    return SeedsTogether(np.array([0.0, *later]), np.array(rows), 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,26 +35,25 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     return np.sort(values, axis=-1) @ (weights / weights.sum())
 
 
-def resample(tasks: Sequence[Scores], n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
+def resample(scores: Scores, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
     """
-    A stratified bootstrap in two stages: within each task seeds are drawn with replacement, then each drawn seed's
-    episodes. So it tells of both: how much seeds differ, and how few episodes there were. Where all episodes of all
-    seeds went alike, all draws are alike, too. Episodes that succeed in part are drawn as if they did so wholly or not
-    at all, which varies more: their interval is too wide rather than too narrow.
+    A bootstrap in two stages: seeds are drawn with replacement, then for each a rate of success from what its episodes
+    tell of it. So it tells of both: how much seeds differ, and how few episodes there were. The second draw is from
+    Beta(k + 1/2, n - k + 1/2) after k successes in n (Jeffreys): unlike drawn episodes it does not take 20 of 20 for a
+    certainty. Episodes that succeed in part count as if they did so wholly or not at all, which varies more: their
+    interval is too wide rather than too narrow.
 
     Libraries of this kind (rliable) resample seeds only, and need as many of them for each task.
 
-    :param tasks: The strata
+    :param scores: Of one algorithm on one task. Several tasks are strata: one call for each, with another ``seed``
     :param n_resamples: Draws
     :param seed: Of the draws
-    :return: (n_resamples, seeds of all tasks) rates
+    :return: (n_resamples, n_seeds) rates
     """
     rng = np.random.default_rng(seed)
-    drawn = []
-    for rates, episodes in tasks:
-        seeds = rng.integers(len(rates), size=(n_resamples, len(rates)))
-        drawn.append(rng.binomial(episodes[seeds], rates[seeds]) / episodes[seeds])
-    return np.concatenate(drawn, axis=1)
+    seeds = rng.integers(len(scores.rates), size=(n_resamples, len(scores.rates)))
+    succeeded, of = (scores.rates * scores.episodes)[seeds], scores.episodes[seeds]
+    return rng.beta(succeeded + 0.5, of - succeeded + 0.5)
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,6 +117,18 @@ class Cell:
         """The step at which it is finished."""
         return 0 if self.by.algorithm == BC else self.to.steps
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run must share with another to be the same one: all but its name and the number of its steps."""
+        content = json.loads(json.dumps(self.as_dict()))
+        for name in ("task", "label"):
+            del content[name]
+        del content["to"]["steps"]
+        content["files"] = {
+            name: how for name, how in self.files.items() if name in (self.bc_policy, self.demonstrations)
+        }
+        return content
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -195,16 +208,8 @@ def load_suite(path: str | Path) -> Suite:
     :raises FileNotFoundError: there is none
     :raises ValueError: it says something that no suite says
     """
-    import yaml
-
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no suite {path}. Expected a YAML file such as benchmarks/adroit.yml.")
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected the keys tasks, algorithms and seeds.")
-    content = {"name": path.stem, "seeds": [0], "evaluation": {}, "networks": {}, "files": {}, **content}
-    _check_keys(path.name, content, Suite)
+    content = _read(path)
     tasks = {name: _record(f"tasks.{name}", task, Task) for name, task in content["tasks"].items()}
     entries = {label: _record(f"algorithms.{label}", entry, Entry) for label, entry in content["algorithms"].items()}
     for name in (*tasks, *entries):
@@ -225,6 +230,28 @@ def load_suite(path: str | Path) -> Suite:
             "evaluation": _record("evaluation", content["evaluation"], Evaluation),
         }
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no suite {path}. Expected a YAML file such as benchmarks/adroit.yml.")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, expected the keys tasks, algorithms and seeds.")
+    content = {"name": path.stem, "seeds": [0], "evaluation": {}, "networks": {}, "files": {}, **content}
+    _check_keys(path.name, content, Suite)
+    for name in ("tasks", "algorithms"):
+        if not isinstance(content[name], dict):
+            raise ValueError(f"`{name}` is {content[name]!r}, expected names and what they stand for.")
+    seeds = content["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise ValueError(f"`seeds` is {seeds!r}, expected a list of whole numbers such as [0, 1, 2].")
+    return content
 
 
 def _record(where: str, content: Any, kind: type) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sb3_q2rl.benchmark.algorithms import BC
-from sb3_q2rl.benchmark.results import Curve, mean_curve
+from sb3_q2rl.benchmark.results import Curve, together
 from sb3_q2rl.benchmark.statistics import (
     Scores,
     interquartile_mean,
@@ -40,11 +40,13 @@ class Published(NamedTuple):
 
     :param source: where they stand
     :param steps: environment id -> environment steps they were measured after
+    :param names: of the algorithms
     :param success: environment id -> algorithm -> [rate], or [rate, half-width of the interval]
     """
 
     source: str
     steps: Mapping[str, int]
+    names: Mapping[str, str]
     success: Mapping[str, Mapping[str, Sequence[float]]]
 
     @classmethod
@@ -59,12 +61,29 @@ class Published(NamedTuple):
         :param entry: the algorithm; one with changed hyperparameters is not in the paper
         :return: e.g. ``.87 ± .08``; empty if the paper has none
         """
-        if entry.hyperparameters:
-            return ""
-        known = self.success.get(env_id, {})
-        name = f"{entry.algorithm}+data" if entry.demonstrations else entry.algorithm
-        numbers = known.get(name, ())
-        return " ± ".join(rate(number) for number in numbers)
+        return "" if entry.hyperparameters else self._text(env_id, _published_name(entry))
+
+    def others(self, env_id: str, entries: Sequence[Entry]) -> list[list[str]]:
+        """
+        :param env_id: the task
+        :param entries: those with a line of their own
+        :return: lines of the algorithms that the paper ran there and we did not
+        """
+        ours = {_published_name(entry) for entry in entries if not entry.hyperparameters}
+        lines = []
+        for name in self.success.get(env_id, {}):
+            if name not in ours:
+                algorithm, _, data = name.partition("+")
+                label = self.names[algorithm] + ("+data" if data else "")
+                lines.append([f"{label} (not run)", *[""] * (len(HEADINGS) - 2), self._text(env_id, name)])
+        return lines
+
+    def _text(self, env_id: str, name: str) -> str:
+        return " ± ".join(rate(number) for number in self.success.get(env_id, {}).get(name, ()))
+
+
+def _published_name(entry: Entry) -> str:
+    return f"{entry.algorithm}+data" if entry.demonstrations else entry.algorithm
 
 
 def rate(value: float) -> str:
@@ -89,11 +108,12 @@ def line(curves: Sequence[Curve], published: Published) -> list[str]:
     :return: under ``HEADINGS``
     """
     cell, ends = curves[0].cell, scores(curves)
-    interval = percentile_interval(resample([ends]).mean(axis=1))
-    unfinished = [curve for curve in curves if not curve.is_finished]
+    interval = percentile_interval(resample(ends).mean(axis=1))
     label = cell.label
-    if unfinished:
-        label += f" (unfinished: {min(int(curve.steps[-1]) for curve in unfinished):,} steps)"
+    if not all(curve.is_finished for curve in curves):
+        label += f" (unfinished: {min(int(curve.steps[-1]) for curve in curves):,} steps)"
+    if changed := sorted({name for curve in curves for name in curve.changed}):
+        label += f" (run with another `{'`, `'.join(changed)}`)"
     cells = [
         label,
         f"**{rate(float(ends.rates.mean()))}**",
@@ -103,16 +123,16 @@ def line(curves: Sequence[Curve], published: Published) -> list[str]:
     ]
     if cell.by.algorithm == BC:
         return [*cells, "", "", "", "", published.of(cell.to.env, cell.by)]
-    grid, success = mean_curve(curves)
+    steps, success, start = together(curves)
     average = success.mean(axis=0)
-    reached = steps_to_fraction(grid, average)
+    reached = steps_to_fraction(steps[start:], average[start:])
     alone = np.array([curve.rl[-1] for curve in curves])
     return [
         *cells,
         "" if np.isnan(alone).any() else rate(float(alone.mean())),
         rate(min(float(curve.model.min()) for curve in curves)),
-        "never" if reached is None else f"{reached / 1000:.0f}k",
-        rate(mean_over_steps(grid, average)),
+        "never" if reached is None else "-" if average[-1] < average[0] else f"{reached / 1000:.0f}k",
+        rate(mean_over_steps(steps, average)),
         published.of(cell.to.env, cell.by),
     ]
 

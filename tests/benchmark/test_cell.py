@@ -167,7 +167,7 @@ def test_files_are_made_where_they_are_missing(tmp_path):
 
 @pytest.mark.parametrize(
     ("last", "following"),
-    [(0, 100), (30, 100), (49, 100), (51, 200), (60, 200), (96, 200), (100, 200), (101, 200), (149, 200), (160, 300)],
+    [(0, 100), (30, 100), (94, 100), (96, 200), (100, 200), (101, 200), (160, 200), (199, 300)],
 )
 def test_evaluations_are_at_multiples_that_are_not_too_near(tmp_path, last, following):
     referee = RefereeCallback(None, Evaluation(every=100), ("model",), tmp_path / "a", tmp_path / "b", silent)  # type: ignore[arg-type]
@@ -183,3 +183,24 @@ def test_rows_beyond_the_checkpoint_are_measured_again(tmp_path):
     referee = RefereeCallback(None, Evaluation(), ("model",), path, tmp_path / "episodes.csv", silent)  # type: ignore[arg-type]
     referee.go_on_from(150)
     assert referee.rows == rows[:2]
+
+
+def test_an_offline_phase_tells_how_far_it_is_and_goes_on_after_a_stop(tmp_path):
+    (cell,) = small_suite(
+        tmp_path, {"Cal-QL": {"algorithm": "cal_ql", "hyperparameters": {"pretrain_steps": 4_000}}}, steps=100
+    )[1].cells()
+    cell = dataclasses.replace(cell, evaluation=dataclasses.replace(cell.evaluation, every=3_000))
+    told: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        told.append(progress)
+        if progress.doing == "learns offline, step 3,000":
+            raise SystemExit("The referee is gone")
+
+    with pytest.raises(SystemExit):
+        run_cell(cell, tmp_path / "cell", stop)
+    assert [progress.doing for progress in told][:2] == ["learns offline, step 1,000", "learns offline, step 2,000"]
+    told.clear()
+    run_cell(cell, tmp_path / "cell", told.append)
+    assert told[0].doing == "learns offline, step 3,000"  # the checkpoint is of step 2,500
+    assert told[-1].doing == "finished"

@@ -32,25 +32,28 @@ def test_interquartile_mean_in_closed_form(values, expected):
     assert interquartile_mean(np.array(values)) == pytest.approx(expected)
 
 
-def test_one_seed_is_a_binomial():
-    draws = resample([Scores(np.array([0.5]), np.array([50]))], n_resamples=200_000)[:, 0]
-    low, high = percentile_interval(draws)
-    np.testing.assert_allclose([low, high], stats.binom(50, 0.5).ppf([0.025, 0.975]) / 50)
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_one_seed_is_jeffreys_interval(rate):
+    draws = resample(Scores(np.array([rate]), np.array([50])), n_resamples=200_000)[:, 0]
+    k = 50 * rate
+    np.testing.assert_allclose(percentile_interval(draws), stats.beta(k + 0.5, 50.5 - k).ppf([0.025, 0.975]), atol=2e-3)
+
+
+def test_twenty_of_twenty_are_no_certainty():
+    few, many = (Scores(np.array([1.0]), np.array([n])) for n in (20, 1000))
+    lows = [percentile_interval(resample(scores)[:, 0])[0] for scores in (few, many)]
+    assert lows[0] < 0.9
+    assert lows[1] > 0.99
 
 
 def test_the_variance_is_that_of_seeds_plus_that_of_episodes():
     rates, episodes = np.array([0.2, 0.5, 0.9, 0.8]), np.array([20, 50, 50, 100])
-    means = resample([Scores(rates, episodes)], n_resamples=200_000).mean(axis=1)
+    means = resample(Scores(rates, episodes), n_resamples=200_000).mean(axis=1)
+    beta = stats.beta(rates * episodes + 0.5, (1 - rates) * episodes + 0.5)
     # Of a drawn seed: var(E[x|seed]) + E[var(x|seed)]; the mean of 4 draws has a quarter of it
-    expected = (rates.var() + (rates * (1 - rates) / episodes).mean()) / 4
-    assert means.mean() == pytest.approx(rates.mean(), abs=1e-3)
+    expected = (beta.mean().var() + beta.var().mean()) / 4
+    assert means.mean() == pytest.approx(beta.mean().mean(), abs=1e-3)
     assert means.var() == pytest.approx(expected, rel=0.02)
-
-
-def test_tasks_are_strata():
-    easy, hard = Scores(np.ones(3), np.full(3, 50)), Scores(np.zeros(3), np.full(3, 50))
-    # Every resample holds three seeds of either; one that mixed tasks would hold other numbers of them
-    assert (resample([easy, hard]).mean(axis=1) == 0.5).all()
 
 
 def test_mean_over_steps_of_a_ramp_and_of_uneven_steps():

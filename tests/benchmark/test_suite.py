@@ -117,6 +117,9 @@ def test_an_algorithm_is_left_out_of_a_task_that_lacks_what_it_starts_from(tmp_p
         ),
         ("tasks: {}\nalgorithms: {x: {algorithm: ppo}}", "`algorithm` of x is 'ppo'; choose among qgated_sac, .*bc"),
         ("tasks: {}\nalgorithms: {a/b: {algorithm: bc}}", "'a/b' in .* cannot name a file"),
+        ("tasks: [a]\nalgorithms: {}", "`tasks` is .'a'., expected names and what they stand for"),
+        ("tasks: {}\nalgorithms: {}\nseeds: 0", "`seeds` is 0, expected a list of whole numbers"),
+        ("tasks: {a: [}", "bad.yml is not YAML"),
         ("tasks: {}\nalgorithms: {}\nreference: x", "`reference` is 'x', which is none of"),
     ],
 )
