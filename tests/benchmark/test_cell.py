@@ -186,21 +186,22 @@ def test_rows_beyond_the_checkpoint_are_measured_again(tmp_path):
 
 
 def test_an_offline_phase_tells_how_far_it_is_and_goes_on_after_a_stop(tmp_path):
+    small = SMALL | {"pretrain_steps": 2_000, "pretrain_batch_size": 16, "n_action_samples": 2}
+    entry = {"algorithm": "cal_ql", "hyperparameters": small}
     (cell,) = small_suite(
-        tmp_path, {"Cal-QL": {"algorithm": "cal_ql", "hyperparameters": {"pretrain_steps": 4_000}}}, steps=100
+        tmp_path, {"Cal-QL": entry}, steps=100, evaluation={"every": 600, "episodes": 4, "n_envs": 2}
     )[1].cells()
-    cell = dataclasses.replace(cell, evaluation=dataclasses.replace(cell.evaluation, every=3_000))
     told: list[Progress] = []
 
     def stop(progress: Progress) -> None:
         told.append(progress)
-        if progress.doing == "learns offline, step 3,000":
-            raise SystemExit("The referee is gone")
+        raise SystemExit("The referee is gone")
 
     with pytest.raises(SystemExit):
         run_cell(cell, tmp_path / "cell", stop)
-    assert [progress.doing for progress in told][:2] == ["learns offline, step 1,000", "learns offline, step 2,000"]
-    told.clear()
+    (checkpoint,) = (tmp_path / "cell" / "checkpoints").iterdir()
+    assert checkpoint.name == "step_000000000_offline_000000600"
     run_cell(cell, tmp_path / "cell", told.append)
-    assert told[0].doing == "learns offline, step 3,000"  # the checkpoint is of step 2,500
+    doing = ["learns offline, step 1,000", "learns offline, step 1,000", "learns offline, step 2,000"]
+    assert [progress.doing for progress in told[:3]] == doing
     assert told[-1].doing == "finished"
