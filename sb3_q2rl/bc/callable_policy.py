@@ -49,6 +49,7 @@ class CallableBCPolicy(nn.Module):
         if action_steps is not None and action_steps < 1:
             raise ValueError(f"`action_steps` is {action_steps}; at least one action of a chunk must be executed.")
         self.act = act  # a Module becomes a sub-module
+        self.eval()  # dropout or batch statistics of training would make another policy of it
         self.density = density
         self.action_steps = action_steps
         self.is_recurrent = action_steps is not None
@@ -137,8 +138,9 @@ class CallableBCPolicy(nn.Module):
 
     def _chunks(self, obs: BCObs) -> th.Tensor:
         """(n, T, action_dim), T = 1 for a policy without chunks."""
-        actions = th.as_tensor(self.act(obs), dtype=th.float32)
-        n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        first = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        actions = th.as_tensor(self.act(obs), dtype=th.float32, device=first.device)  # numpy answers lie on the CPU
+        n = len(first)
         expected = "(n, action_dim)" if self.action_steps is None else f"(n, T >= {self.action_steps}, action_dim)"
         chunked = actions.ndim == 3 and self.action_steps is not None and actions.shape[1] >= self.action_steps
         if len(actions) != n or not (chunked or (actions.ndim == 2 and self.action_steps is None)):

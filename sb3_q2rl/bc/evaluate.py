@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium.spaces import Box
+from torch import nn
 
 from sb3_q2rl.bc.policy import BCPolicy
 
@@ -65,8 +66,9 @@ def evaluate_bc(
 def _play(policy: BCPolicy, env: gym.Env, space: Box, seed: int, deterministic: bool) -> bool:
     obs, _ = env.reset(seed=seed)
     state, episode_start, over = None, np.array([True]), False
+    device = _device_of(policy)
     while not over:
-        step = policy.step(_to_batch(obs), state, episode_start, deterministic=deterministic)
+        step = policy.step(_to_batch(obs, device), state, episode_start, deterministic=deterministic)
         # BC policies act on [-1, 1]; the environment may not.
         action = space.low + (step.actions[0].cpu().numpy() + 1.0) / 2.0 * (space.high - space.low)
         obs, _, terminated, truncated, info = env.step(action.astype(space.dtype))
@@ -76,7 +78,15 @@ def _play(policy: BCPolicy, env: gym.Env, space: Box, seed: int, deterministic: 
     return bool(info["is_success"])
 
 
-def _to_batch(obs: Any) -> th.Tensor | dict[str, th.Tensor]:
+def _device_of(policy: BCPolicy) -> th.device:
+    """Where its weights are; the CPU for a policy without any."""
+    if isinstance(policy, nn.Module):
+        for tensor in (*policy.parameters(), *policy.buffers()):
+            return tensor.device
+    return th.device("cpu")
+
+
+def _to_batch(obs: Any, device: th.device) -> th.Tensor | dict[str, th.Tensor]:
     if isinstance(obs, dict):
-        return {key: _to_batch(value) for key, value in obs.items()}  # type: ignore[misc]
-    return th.as_tensor(np.asarray(obs)[None], dtype=th.float32)
+        return {key: _to_batch(value, device) for key, value in obs.items()}  # type: ignore[misc]
+    return th.as_tensor(np.asarray(obs)[None], dtype=th.float32, device=device)

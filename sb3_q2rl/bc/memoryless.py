@@ -50,6 +50,7 @@ class DistributionBCPolicy(MemorylessBCPolicy):
     def __init__(self, function: Callable[[Any], Distribution]):
         super().__init__()
         self.function = function  # a Module becomes a sub-module
+        self.eval()  # dropout or batch statistics of training would make another policy of it
 
     def distribution(self, obs: BCObs) -> Distribution:
         distribution = self.function(obs)

@@ -67,7 +67,7 @@ def fingerprint(policy: BCPolicy) -> str | None:
     digest = hashlib.sha256()
     for name, tensor in policy.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(th.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

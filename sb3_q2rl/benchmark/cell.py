@@ -28,12 +28,13 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_q2rl.envs  # noqa: F401  registers the environments
 from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, constructor_keywords, env_wrapper, starts_from_bc
-from sb3_q2rl.benchmark.measure import FIELDS, Progress, RefereeCallback, to_csv, write_whole
+from sb3_q2rl.benchmark.measure import FIELDS, Progress, RefereeCallback, to_csv
 from sb3_q2rl.benchmark.suite import Cell
 from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.checkpoint import CheckpointCallback, resume, save_checkpoint
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
+from sb3_q2rl.common.files import write_whole
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.zoo_configs import hyperparameters
 

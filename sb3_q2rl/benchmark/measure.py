@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_q2rl.benchmark.suite import Evaluation
 from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.evaluation import evaluate
+from sb3_q2rl.common.files import write_whole
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 FIELDS = ("timesteps", "episodes", "model", "rl", "train_episodes", "train_success", "rl_action_fraction")
@@ -56,19 +56,6 @@ def from_csv(text: str) -> list[dict[str, Any]]:
     :param text: of :func:`to_csv`; lines that begin with # are skipped
     """
     return list(csv.DictReader(line for line in io.StringIO(text) if not line.startswith("#")))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """
-    Whoever reads the file finds the old text or the new one.
-
-    :param path: its folder is made
-    :param text: all of it
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 class RefereeCallback(BaseCallback):

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from sb3_q2rl.benchmark.board import Board
-from sb3_q2rl.benchmark.measure import Progress, write_whole
+from sb3_q2rl.benchmark.measure import Progress
 from sb3_q2rl.benchmark.results import Results
 from sb3_q2rl.benchmark.suite import Cell
+from sb3_q2rl.common.files import write_whole
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

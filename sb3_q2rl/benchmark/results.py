@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sb3_q2rl.benchmark.measure import from_csv, write_whole
+from sb3_q2rl.benchmark.measure import from_csv
 from sb3_q2rl.benchmark.suite import Cell
+from sb3_q2rl.common.files import write_whole
 
 
 class Results:

@@ -56,6 +56,7 @@ class ActingSAC(SAC):
     decision: Decision | None
     _bc: BCPolicy | None
     _bc_state: Any
+    _is_between_steps = True
 
     @property
     def has_started(self) -> bool:
@@ -111,6 +112,7 @@ class ActingSAC(SAC):
         raw = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         assert self._last_episode_starts is not None
         noise = None if action_noise is None else th.as_tensor(action_noise(), dtype=th.float32, device=self.device)
+        self._is_between_steps = False
         self.decision = self._ask(self._last_obs, raw, self._bc_state, self._last_episode_starts, False, noise)
         scaled = self.decision.actions.cpu().numpy()
         return self.policy.unscale_action(scaled.reshape(n_envs, *self.action_space.shape)), scaled  # type: ignore[misc]
@@ -184,6 +186,7 @@ class ActingSAC(SAC):
         infos: list[dict[str, Any]],
     ) -> None:
         checks.rewards_are_finite(reward, infos)
+        checks.transition_is_finite(new_obs, dones, infos)
         assert self.decision is not None
         buffer_action = self._executed(buffer_action, infos)
         intervened = np.array(["intervene_action" in info for info in infos])
@@ -204,6 +207,7 @@ class ActingSAC(SAC):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 leaves this to the on-policy algorithms; the BC policy's recurrent state needs it
         self._last_episode_starts = dones
+        self._is_between_steps = True
 
     def _executed(self, buffer_action: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
         """
@@ -215,7 +219,8 @@ class ActingSAC(SAC):
             executed = info.get("executed_action", info.get("intervene_action"))
             if executed is not None:
                 buffer_action = buffer_action.copy()
-                buffer_action[i] = self.policy.scale_action(np.asarray(executed)).reshape(-1).clip(-1, 1)
+                executed = checks.executed_action(executed, self.action_space.shape, i)  # type: ignore[arg-type]  # a Box has one
+                buffer_action[i] = self.policy.scale_action(executed).reshape(-1).clip(-1, 1)
         return buffer_action
 
     def _setup_learn(
@@ -226,6 +231,8 @@ class ActingSAC(SAC):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        if not self._is_between_steps:  # a callback or Ctrl-C stopped in a step that was made, but not stored
+            self._last_obs = None
         if reset_num_timesteps or self._last_obs is None:  # SB3 is about to reset the environments
             self.replay_buffer.forget_open_episodes()
             self._bc_state = None

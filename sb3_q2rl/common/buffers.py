@@ -208,6 +208,30 @@ class _BCColumns(ReplayBuffer):
                     episodes.append((rows, np.full(len(rows), env_idx)))
         return episodes
 
+    def first_bc_episodes(self, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """
+        Those that began first: of those that end first too many would be short, and where success ends an episode too
+        many successes.
+
+        :param n: how many
+        :return: as of :meth:`bc_episodes`, n of them; none as long as one that began before the last of them may still
+            become one of them
+        """
+        if self.n_bc_episodes < n:
+            return []
+        oldest = self.pos if self.full else 0
+
+        def begun(row: int, env_idx: int) -> tuple[int, int]:
+            return (row - oldest) % self.buffer_size, env_idx
+
+        first = sorted(self.bc_episodes(), key=lambda episode: begun(episode[0][0], episode[1][0]))[:n]
+        under_way = [
+            begun(self.pos - self._episode_length[i], i) for i in np.flatnonzero(self._episode_length).tolist()
+        ]
+        if len(first) < n or any(start < begun(first[-1][0][0], first[-1][1][0]) for start in under_way):
+            return []
+        return first
+
     def observations_at(self, rows: np.ndarray, env_indices: np.ndarray, env: VecNormalize | None = None) -> Any:
         """
         :param rows: (batch,) time indices

@@ -27,7 +27,8 @@ _MANIFEST = "manifest.json"
 
 class CheckpointCallback(BaseCallback):
     """
-    Save the run at the end of an episode, at most every ``save_freq`` steps. Go on with :func:`resume`.
+    Save the run at the end of an episode, at most every ``save_freq`` steps, also when the estimation or warm-up is
+    over, and when ``learn`` ends. Go on with :func:`resume`.
 
     :param directory: Where; each checkpoint is a directory ``step_000012345`` in it
     :param save_freq: Environment steps between two checkpoints
@@ -43,11 +44,15 @@ class CheckpointCallback(BaseCallback):
         self.directory = Path(directory)
         self.save_freq = save_freq
         self.keep = keep
-        self._last_saved = 0
+        self._last_saved: int | None = None
+        self._had_started = False
 
     def _on_training_start(self) -> None:
-        self._last_saved = self.model.num_timesteps
         self.refuse_another_run()
+        assert isinstance(self.model, OfflineToOnlineSAC)
+        self._had_started = self.model.has_started
+        if self._last_saved is None or self._last_saved > self.model.num_timesteps:
+            self._last_saved = self.model.num_timesteps
 
     def refuse_another_run(self) -> None:
         """:raises ValueError: the directory holds checkpoints of a longer run than the model's"""
@@ -62,11 +67,23 @@ class CheckpointCallback(BaseCallback):
         # Between two rollouts nothing is pending: the last transition is stored, and learnt from
         assert isinstance(self.model, OfflineToOnlineSAC)
         assert self.model._last_episode_starts is not None
-        if self.model._last_episode_starts.any() and self.model.num_timesteps - self._last_saved >= self.save_freq:
-            path = save_checkpoint(self.model, self.directory, self.keep)
-            self._last_saved = self.model.num_timesteps
-            if self.verbose > 0:
-                print(f"Checkpoint: {path}")
+        assert self._last_saved is not None
+        has_just_started = self.model.has_started and not self._had_started
+        is_due = self.model.num_timesteps - self._last_saved >= self.save_freq
+        if has_just_started or (is_due and self.model._last_episode_starts.any()):
+            self._had_started = self.model.has_started
+            self._save()
+
+    def _on_training_end(self) -> None:
+        if self._last_saved != self.model.num_timesteps:
+            self._save()
+
+    def _save(self) -> None:
+        assert isinstance(self.model, OfflineToOnlineSAC)
+        path = save_checkpoint(self.model, self.directory, self.keep)
+        self._last_saved = self.model.num_timesteps
+        if self.verbose > 0:
+            print(f"Checkpoint: {path}")
 
     def _on_step(self) -> bool:
         return True
@@ -152,11 +169,6 @@ def resume(algorithm: type[Model], directory: str | Path, env: GymEnv, **kwargs:
     _verify(path)
     model = algorithm.load(path / "model.zip", env=env, **kwargs)
     model.load_replay_buffer(path / "replay_buffer.pkl")
-    if model.replay_buffer.n_envs != model.n_envs:
-        raise ValueError(
-            f"`env` has {model.n_envs} environments, but {path} was made with {model.replay_buffer.n_envs}. "
-            "Make the environment as for the first start."
-        )
     _restore_normalization(path / "vec_normalize.pkl", model.get_vec_normalize_env())
     _set_generator_states(th.load(path / "generators.pt", weights_only=True), model.get_env())
     return model

@@ -29,6 +29,16 @@ def has_env(env: Any, algorithm: str) -> None:
         raise ValueError(f"`env` is missing: write {algorithm}(env, ...) or {algorithm}('MlpPolicy', env, ...).")
 
 
+def observation_keys(space: spaces.Space) -> None:
+    """:raises ValueError: a name that torch cannot give a module"""
+    wrong = [key for key in space.spaces if "." in key] if isinstance(space, spaces.Dict) else []
+    if wrong:
+        raise ValueError(
+            f"`env` has observations named {', '.join(map(repr, wrong))}; networks cannot be named with a dot. Rename "
+            "them in a gymnasium.ObservationWrapper, e.g. 'observation.state' to 'state'."
+        )
+
+
 def action_space_is_finite_box(space: spaces.Space) -> None:
     """:raises ValueError: another kind of space, or bounds that are infinite"""
     if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
@@ -37,6 +47,20 @@ def action_space_is_finite_box(space: spaces.Space) -> None:
             "scaled to [-1, 1]. Declare the bounds that the environment has, or wrap it in one that turns continuous "
             "actions into its own."
         )
+
+
+def numbers(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: one that no learning could use"""
+    for name, least in (("batch_size", 1), ("buffer_size", 1), ("image_shift", 0), ("learning_starts", 0)):
+        if getattr(model, name) < least:
+            raise ValueError(f"`{name}` is {getattr(model, name)}; expected {least} or more.")
+    for name, low in (("gamma", 0.0), ("tau", 0.0)):
+        if not low <= getattr(model, name) <= 1:
+            raise ValueError(f"`{name}` is {getattr(model, name)}; expected a number from {low:g} to 1.")
+    for name in ("learning_rate", "actor_learning_rate"):
+        rate = getattr(model, name)
+        if isinstance(rate, int | float) and not 0 <= rate < np.inf:
+            raise ValueError(f"`{name}` is {rate}; expected a finite number, 0 or more.")
 
 
 def update_schedule(model: OfflineToOnlineSAC) -> None:
@@ -77,6 +101,89 @@ def n_target_critics(model: OfflineToOnlineSAC) -> None:
             f"`n_target_critics`={wanted}: the TD target takes 1 to {there_are} of the {there_are} critics, or all "
             "with None. How many there are is said by `policy_kwargs=dict(n_critics=...)`."
         )
+
+
+def room_for_bc_episodes(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: the replay buffer is full, and the BC policy's episodes are not all in it"""
+    buffer = model.replay_buffer
+    if buffer.full and buffer.buffer_size == buffer.max_rows:
+        n_finished = len(buffer.bc_episodes())
+        raise ValueError(
+            f"`buffer_size`={model.buffer_size} is too small for the estimate: it is full, and holds {n_finished} "
+            "whole episodes of the BC policy. Raise it to what `n_bc_episodes` episodes take, or lower `n_bc_episodes`."
+        )
+
+
+def normalized_alike(before: VecNormalize | None, now: VecNormalize | None) -> None:
+    """
+    :param before: What the model has learnt under
+    :param now: What the environment that it is given is wrapped in
+    :raises ValueError: the observations would be of another scale
+    """
+    if before is not None and now is None:
+        raise ValueError(
+            "The model learnt from observations that VecNormalize had scaled, but `env` is not wrapped in it: the same "
+            "number would mean something else. Wrap it with the saved statistics: VecNormalize.load(path, env)."
+        )
+
+
+def replay_buffer_fits(model: OfflineToOnlineSAC, buffer: Any) -> None:
+    """
+    :param buffer: That was loaded
+    :raises ValueError: it is of another algorithm, environment, or kind of return than the model's own
+    """
+    own = model.replay_buffer
+    if not isinstance(buffer, type(own)):
+        raise ValueError(
+            f"The replay buffer in the file is a {type(buffer).__name__}, but {type(model).__name__} learns from a "
+            f"{type(own).__name__}. Load the one that was saved with this model."
+        )
+    if model.env is not None and buffer.n_envs != own.n_envs:
+        raise ValueError(
+            f"`env` has {own.n_envs} environments, but the replay buffer was filled by {buffer.n_envs}. "
+            "Make the environment as for the first start."
+        )
+    for name in ("obs_shape", "action_dim"):
+        theirs, ours = getattr(buffer, name), getattr(own, name)
+        if theirs != ours:
+            raise ValueError(
+                f"The replay buffer in the file has the {name.replace('_', ' ')} {theirs}, but the model's environment "
+                f"has {ours}. Is it of another task?"
+            )
+    for name in ("gamma", "n_steps", "truncation_tail"):
+        theirs, ours = getattr(buffer, name), getattr(own, name)
+        if theirs != ours:
+            raise ValueError(
+                f"The replay buffer in the file holds returns with `{name}`={theirs}, but the model has {ours}. "
+                f"Load the model with {name}={theirs!r}, or start with an empty buffer."
+            )
+
+
+def transition_is_finite(next_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+    """:raises ValueError: NaN or infinity in what the environment showed, also at an episode's end"""
+    for i, done in enumerate(dones):
+        last = infos[i].get("terminal_observation") if done else None
+        one = {k: v[i] for k, v in next_obs.items()} if isinstance(next_obs, dict) else next_obs[i]
+        for shown in (one,) if last is None else (one, last):
+            for key, value in (shown if isinstance(shown, dict) else {"": shown}).items():
+                if not np.isfinite(value).all():
+                    raise ValueError(
+                        f"Environment {i} gave an observation{f' {key!r}' if key else ''} with "
+                        f"{np.size(value) - int(np.isfinite(value).sum())} of {np.size(value)} numbers NaN or infinite"
+                        f"{' at the end of an episode' if shown is last else ''}. One such observation would spoil "
+                        "every network, so it was not stored. Mend the environment, or wrap it in one that does."
+                    )
+
+
+def executed_action(action: np.ndarray, expected: tuple[int, ...], env_idx: int) -> np.ndarray:
+    """:raises ValueError: another shape, or NaN"""
+    action = np.asarray(action, dtype=np.float32)
+    if action.shape != expected or not np.isfinite(action).all():
+        raise ValueError(
+            f"Environment {env_idx} tells in its info of an executed action {action.tolist()}; expected {expected[0]} "
+            "finite numbers in the action space's own scale."
+        )
+    return action
 
 
 def buffer_options(model: OfflineToOnlineSAC) -> None:
@@ -156,6 +263,13 @@ def bc_policy_fits(bc: BCPolicy, policy: BasePolicy) -> None:
         raise ValueError(
             f"`bc_policy` gives actions of shape {tuple(step.actions.shape)[1:]}, but the environment's action space "
             f"{policy.action_space} wants {expected[1:]}. Is it the policy of another robot or task?"
+        )
+    scores = {"log_prob": step.log_prob, "entropy": step.entropy}
+    given = {name: tuple(score.shape) for name, score in scores.items() if score is not None}
+    if given and given != {"log_prob": (2,), "entropy": (2,)}:
+        raise ValueError(
+            f"`bc_policy` gives, for 2 observations, {given}; expected (2,) for both `log_prob` and `entropy`, joint "
+            "over the action's dimensions, or neither. Is a torch.distributions.Independent(distribution, 1) missing?"
         )
     own, ours = getattr(bc, "action_space", None), policy.action_space
     assert isinstance(ours, spaces.Box)

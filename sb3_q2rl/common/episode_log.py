@@ -10,6 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_q2rl.common.evaluation import share_done
+from sb3_q2rl.common.files import read_table, write_table
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 FIELDS = ("timesteps", "phase", "length", "reward", "is_success", "rl_action_fraction", "share_done")
@@ -32,13 +33,10 @@ class EpisodeLogCallback(BaseCallback):
     def _on_training_start(self) -> None:
         n = self.training_env.num_envs
         self._length, self._reward, self._rl_steps = np.zeros(n, int), np.zeros(n), np.zeros(n)
-        rows: list[list[str]] = []
-        if self.csv_path.exists():  # a run that goes on after a stop: keep what lies before it
-            with open(self.csv_path, newline="") as file:
-                rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= self.model.num_timesteps]
-        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.csv_path, "w", newline="") as file:
-            csv.writer(file).writerows([FIELDS, *rows])
+        rows = read_table(self.csv_path) if self.csv_path.exists() else []
+        # A run that goes on after a stop keeps what lies before it
+        kept = [list(row.values()) for row in rows if int(row["timesteps"]) <= self.model.num_timesteps]
+        write_table(self.csv_path, FIELDS, kept)
 
     def _on_step(self) -> bool:
         model = self.model

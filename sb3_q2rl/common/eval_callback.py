@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_nor
 
 from sb3_q2rl.common.acting import Who
 from sb3_q2rl.common.evaluation import Evaluation, evaluate
+from sb3_q2rl.common.files import read_table, write_table
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 
@@ -52,8 +52,7 @@ class GateEvalCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         if not self.history and self.csv_path is not None and self.csv_path.exists():
-            with open(self.csv_path, newline="") as file:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            rows = [{name: float(value) for name, value in row.items()} for row in read_table(self.csv_path)]
             self.history = [row for row in rows if row["timesteps"] <= self.model.num_timesteps]
             if self.history:
                 self._next_evaluation = round(self.history[-1]["timesteps"]) + self.eval_freq
@@ -106,8 +105,4 @@ class GateEvalCallback(BaseCallback):
     def _write(self) -> None:
         if self.csv_path is None:
             return
-        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.csv_path, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
-            writer.writeheader()
-            writer.writerows(self.history)
+        write_table(self.csv_path, list(self.history[0]), [list(row.values()) for row in self.history])

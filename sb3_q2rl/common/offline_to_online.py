@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_q2rl.bc.features import demonstrations_as_features
@@ -105,6 +105,7 @@ class OfflineToOnlineSAC(ActingSAC):
             checks.has_env(env, cls.__name__)
         if env is not None:
             checks.action_space_is_finite_box(env.action_space)
+            checks.observation_keys(env.observation_space)
         if policy is None:
             space = env.observation_space
             image = is_image_space(space) if isinstance(space, spaces.Box) else False
@@ -114,11 +115,14 @@ class OfflineToOnlineSAC(ActingSAC):
     # ------------------------------------------------------------------ set-up
 
     def _setup_model(self) -> None:
+        checks.numbers(self)
         checks.update_schedule(self)
         self._choose_replay_buffer()
         # Loading puts the saved statistics here; an environment that was given goes first
         if self.env is not None:
-            self._vec_normalize_env = unwrap_vec_normalize(self.env)
+            given = unwrap_vec_normalize(self.env)
+            checks.normalized_alike(self._vec_normalize_env, given)
+            self._vec_normalize_env = given
         checks.no_reward_normalization(self._vec_normalize_env)
         with warnings.catch_warnings():  # SB3 takes other buffers than its own to have no n-step returns
             warnings.filterwarnings("ignore", message="`n_steps=")
@@ -200,6 +204,19 @@ class OfflineToOnlineSAC(ActingSAC):
 
     def _on_new_bc_policy(self) -> None:
         """A saved model was given another BC policy than it was trained with."""
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        given = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+        checks.normalized_alike(self._vec_normalize_env, given)
+        checks.no_reward_normalization(given)
+        super().set_env(env, force_reset)
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        own = self.replay_buffer
+        super().load_replay_buffer(path, truncate_last_traj)
+        loaded, self.replay_buffer = self.replay_buffer, own
+        checks.replay_buffer_fits(self, loaded)
+        self.replay_buffer = loaded
 
     # ------------------------------------------------------------------ learning
 

@@ -197,7 +197,6 @@ class QEstimate(BaseModel):
         self.load_state_dict(best)
         self.requires_grad_(False)
         self.set_training_mode(False)
-        self.is_fitted = True
         error, variance = self._held_out_error(transitions, judged, held_out)
         returns_differ = variance > 1e-6 * float(self.return_std) ** 2
         return ValueFit(r2=1 - error / variance if returns_differ else float("nan"), rmse=error**0.5, n_steps=best_step)

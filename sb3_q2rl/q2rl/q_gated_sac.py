@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
+from sb3_q2rl.common import checks
 from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.returns import TruncationTail
@@ -186,8 +188,14 @@ class QGatedSAC(QInitialisation):
             raise ValueError(
                 "`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy."
             )
-        if self.n_bc_episodes < 1:
-            raise ValueError(f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs at least one episode.")
+        if not isinstance(self.n_bc_episodes, int) or self.n_bc_episodes < 1:
+            raise ValueError(
+                f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs a whole number of episodes, at least one."
+            )
+        if self.q_init_steps < 0:
+            raise ValueError(f"`q_init_steps` is {self.q_init_steps}; use 0 for none, or a positive number.")
+        if not 0 <= self.bc_temperature < np.inf:
+            raise ValueError(f"`bc_temperature` is {self.bc_temperature}; alpha is a finite number, 0 or more.")
         if not 0 <= self.bc_loss_weight <= 1:
             raise ValueError(f"`bc_loss_weight` is {self.bc_loss_weight}; it weighs two losses, so it lies in [0, 1].")
 
@@ -243,9 +251,16 @@ class QGatedSAC(QInitialisation):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         if not self.has_started:
-            if self.replay_buffer.n_bc_episodes < self.n_bc_episodes:
+            episodes = self.replay_buffer.first_bc_episodes(self.n_bc_episodes)
+            if not episodes:
+                checks.room_for_bc_episodes(self)
                 return
-            self._estimate(self.replay_buffer.bc_episodes())
+            before: Any = copy.deepcopy(self.get_parameters())
+            try:
+                self._estimate(episodes)
+            except BaseException:  # Ctrl-C, too: networks that are half made must not act. The next step tries again
+                self.set_parameters(before)
+                raise
         if self.replay_buffer.can_sample():  # without the BC episodes it starts empty
             super().train(gradient_steps, batch_size)
 
@@ -277,6 +292,7 @@ class QGatedSAC(QInitialisation):
         self.policy.q_estimate.centre(th.as_tensor(nats, device=self.device))
         self._initialise(rows, columns)
         self.begin_online_buffer()
+        self.policy.q_estimate.is_fitted = True
 
         seconds = time.time() - start
         self.logger.record("q_estimation/v_r2", fit.r2)
@@ -363,6 +379,12 @@ class QGatedSAC(QInitialisation):
         model = super().load(*args, **kwargs)
         if model._bc_is_new:
             model.policy.q_estimate.is_fitted = False
+        elif model.has_started and kwargs.get("demonstrations") is not None:
+            warnings.warn(
+                "`demonstrations` are put in the replay buffer when the gate opens, which it has: these are not. Load "
+                "the replay buffer that was saved with the model, or start anew with them.",
+                stacklevel=2,
+            )
         return model
 
     def _excluded_save_params(self) -> list[str]:
@@ -374,3 +396,22 @@ class QGatedSAC(QInitialisation):
         super().load_replay_buffer(*args, **kwargs)
         if self._bc_is_new:
             self.replay_buffer.forget_bc_policy()
+            self._ask_again()
+
+    def _ask_again(self, chunk: int = 256) -> None:
+        """What would the new BC policy have done where the old one was asked?"""
+        assert self._bc is not None
+        buffer = self.replay_buffer
+        if self._bc.is_recurrent:
+            warnings.warn(
+                "The replay buffer holds what the old BC policy would have done, to which the BC loss goes on pulling: "
+                "a recurrent one cannot be asked about single observations. Start with an empty buffer to avoid that.",
+                stacklevel=3,
+            )
+            return
+        rows, columns = (indices.ravel() for indices in np.indices((buffer.size(), buffer.n_envs)))
+        for i in range(0, len(rows), chunk):
+            places = rows[i : i + chunk], columns[i : i + chunk]
+            obs = buffer.observations_at(*places)
+            step = self._bc.step(obs, None, np.ones(len(places[0]), dtype=bool), self.bc_deterministic)
+            buffer.bc_actions[places] = step.actions.cpu().numpy()

@@ -139,7 +139,9 @@ class QInitialisation(OfflineToOnlineSAC):
         around = batch.actions + OTHERS_STD * th.randn_like(batch.actions)
         is_first_half = th.arange(len(proposed), device=self.device).unsqueeze(1) < len(proposed) // 2
         actions = th.where(is_first_half, proposed, around).clamp(-MAX_ACTION, MAX_ACTION)
-        advantage = self.policy.q_estimate.advantage(distribution.log_prob(actions), batch.bc_entropy)
+        # Beyond its support (a d3rlpy policy whose [-1, 1] is a part of ours) some distributions answer with NaN
+        log_prob = distribution.log_prob(actions).nan_to_num(nan=-th.inf, neginf=-th.inf)
+        advantage = self.policy.q_estimate.advantage(log_prob, batch.bc_entropy)
         limit = float(self.policy.q_estimate.return_std)
         return actions, th.as_tensor(advantage).clamp(-limit, limit)
 

@@ -414,7 +414,9 @@ def test_an_interrupted_offline_phase_goes_on_where_it_was(tmp_path, algorithm):
     assert loaded._n_updates == whole._n_updates
     th.testing.assert_close(parameters(loaded), parameters(whole), rtol=0, atol=0)
     pretrained = resume(algorithm, tmp_path, reach(), device="cpu")
-    assert latest_checkpoint(tmp_path).name == "step_000000000_offline_000000010"
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == ["step_000000000_offline_000000010", "step_000000001"]  # and the newest when learn() ended
+    assert latest_checkpoint(tmp_path).name == "step_000000001"
     assert pretrained.is_pretrained
     assert pretrained._n_updates == 10
     pretrained.pretrain(demonstrations(), steps=4)  # another phase, from its first step

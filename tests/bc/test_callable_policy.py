@@ -1,5 +1,7 @@
 """Functions as BC policies: distributions, actions, chunks."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch as th
@@ -9,6 +11,7 @@ from worlds import ReachEnv, small_model
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.bc import BCPolicyAdapter
+from sb3_q2rl.bc.record import fingerprint
 
 START = np.array([True, True, True])
 GOING_ON = np.array([False, False, False])
@@ -154,3 +157,37 @@ def test_q_gated_sac_learns_from_a_function(options, tmp_path):
     np.testing.assert_allclose(
         again.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("make", ["callable", "distribution"])
+def test_a_module_in_training_mode_acts_as_it_was_trained_to(make):
+    network = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 2), nn.Tanh())
+    assert network.training
+    if make == "callable":
+        policy = BCPolicyAdapter.from_callable(network, density="none")
+    else:
+
+        class Gaussian(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.network = network
+
+            def forward(self, obs):
+                return Independent(Normal(self.network(obs), 0.1), 1)
+
+        policy = BCPolicyAdapter.from_distribution(Gaussian())
+    obs = th.ones(1, 2)
+    actions = [policy.step(obs, None, np.ones(1, bool), deterministic=True).actions for _ in range(5)]
+    assert all(th.equal(action, actions[0]) for action in actions)
+
+
+def test_weights_of_sixteen_bits_are_known_again():
+    network = nn.Linear(2, 2)
+    policies = [BCPolicyAdapter.from_callable(nn.Linear(2, 2).to(th.bfloat16), density="none") for _ in range(2)]
+    assert fingerprint(policies[0]) != fingerprint(policies[1])
+    th.manual_seed(0)
+    whole = BCPolicyAdapter.from_callable(network, density="none")
+    digest = hashlib.sha256()
+    for name, value in whole.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    assert fingerprint(whole) == digest.hexdigest(), "as in models that were saved before"

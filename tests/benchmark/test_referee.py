@@ -14,7 +14,8 @@ from referee_world import SMALL, SMALL_Q2RL, small_suite
 
 from sb3_q2rl.__main__ import main
 from sb3_q2rl.benchmark import processes
-from sb3_q2rl.benchmark.measure import FIELDS, from_csv, to_csv, write_whole
+from sb3_q2rl.benchmark.measure import FIELDS, from_csv, to_csv
+from sb3_q2rl.common.files import write_whole
 
 TESTS = Path(__file__).parent.parent
 STEPS = 1_000

@@ -9,12 +9,13 @@ from referee_world import small_suite
 
 from sb3_q2rl.__main__ import main
 from sb3_q2rl.benchmark.comparison import COLORS, styles
-from sb3_q2rl.benchmark.measure import FIELDS, to_csv, write_whole
+from sb3_q2rl.benchmark.measure import FIELDS, to_csv
 from sb3_q2rl.benchmark.overview import before_and_after
 from sb3_q2rl.benchmark.report import collect
 from sb3_q2rl.benchmark.results import Curve, Results, together
 from sb3_q2rl.benchmark.suite import Entry, load_suite
 from sb3_q2rl.benchmark.table import Published
+from sb3_q2rl.common.files import write_whole
 
 ENTRIES = {
     "BC": {"algorithm": "bc"},

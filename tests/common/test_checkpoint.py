@@ -157,9 +157,9 @@ def test_written_at_an_episodes_end_and_old_ones_pruned(tmp_path):
     model.learn(300, CheckpointCallback(tmp_path, save_freq=50, keep=3))
     steps = [int(name.removeprefix("step_")) for name in names(tmp_path)]
     assert len(steps) == 3
-    assert (np.diff(steps) >= 50).all()
-    assert steps[-1] > 240
-    for path in tmp_path.iterdir():
+    assert (np.diff(steps)[:-1] >= 50).all()
+    assert steps[-1] == 300, "and when learn() ends"
+    for path in sorted(tmp_path.iterdir())[:-1]:
         resumed = QGatedSAC.load(path / "model", env=reach(n_envs=2), device="cpu")
         resumed.load_replay_buffer(path / "replay_buffer.pkl")
         row = resumed.replay_buffer.pos - 1
@@ -222,7 +222,7 @@ def test_missing(tmp_path):
 
 
 def test_another_environment_than_before(two_checkpoints):
-    with pytest.raises(ValueError, match="`env` has 3 environments, but .* was made with 1"):
+    with pytest.raises(ValueError, match="`env` has 3 environments, but the replay buffer was filled by 1"):
         resume(QGatedSAC, two_checkpoints, reach(n_envs=3), device="cpu")
     with pytest.raises(ValueError, match="made without VecNormalize, but `env` is wrapped in it"):
         resume(QGatedSAC, two_checkpoints, VecNormalize(reach(), norm_reward=False), device="cpu")

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from scipy.stats import binomtest
 from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.vec_env import VecNormalize
@@ -14,6 +15,7 @@ from worlds import ReachEnv, WalkHome, Witness, gaussian, reach, small_model
 
 from sb3_q2rl import QGatedSAC
 from sb3_q2rl.common.checkpoint import resume, save_checkpoint
+from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.eval_callback import GateEvalCallback
 from sb3_q2rl.common.evaluation import Evaluation, evaluate
 
@@ -161,3 +163,26 @@ def test_rows_before_a_stop_are_kept(tmp_path):
     assert steps == sorted(set(steps))
     assert np.diff(steps).tolist() == [40] * (len(steps) - 1)
     assert len(second.history) >= len([row for row in first.history if row["timesteps"] <= 120]) + 2
+
+
+def test_a_row_that_a_kill_cut_short_stops_nobody(tmp_path):
+    def callbacks():
+        evaluations = GateEvalCallback(reach(seed=3), 2, eval_freq=40, csv_path=tmp_path / "eval.csv")
+        return [evaluations, EpisodeLogCallback(tmp_path / "episodes.csv")]
+
+    model = small_model()
+    model.learn(100, callbacks())
+    for name in ("eval.csv", "episodes.csv"):
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(before + "99,0.")
+        model.learn(80, callbacks(), reset_num_timesteps=False)
+        after = (tmp_path / name).read_text()
+        assert after.startswith(before)
+        assert "99,0." not in after.splitlines()
+
+
+def test_a_dict_key_with_a_dot_is_refused():
+    env = ReachEnv("dict")
+    env.observation_space = spaces.Dict({"observation.state": spaces.Box(-1, 1, (2,), np.float32)})
+    with pytest.raises(ValueError, match="observations named 'observation.state'; networks cannot be named with a dot"):
+        small_model(env)
