@@ -188,7 +188,7 @@ class QGatedSAC(QInitialisation):
             raise ValueError(
                 "`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy."
             )
-        if not isinstance(self.n_bc_episodes, int) or self.n_bc_episodes < 1:
+        if self.n_bc_episodes < 1 or self.n_bc_episodes % 1:
             raise ValueError(
                 f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs a whole number of episodes, at least one."
             )
