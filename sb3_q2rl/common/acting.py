@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_q2rl.bc.features import as_features
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
-from sb3_q2rl.common import checks
+from sb3_q2rl.common import step_checks
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer
 
 # Who is asked for an action: the model (through its gate, if it has one), its actor alone, or the BC policy alone
@@ -103,7 +103,7 @@ class ActingSAC(SAC):
         with th.no_grad():
             decision = self._act(obs, raw_obs, bc_state, episode_start, deterministic, noise)
         if decision.bc is not None:
-            checks.bc_step_is_sound(decision.bc)
+            step_checks.bc_step_is_sound(decision.bc)
         return decision
 
     def _sample_action(
@@ -185,8 +185,8 @@ class ActingSAC(SAC):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        checks.rewards_are_finite(reward, infos)
-        checks.transition_is_finite(new_obs, dones, infos)
+        step_checks.rewards_are_finite(reward, infos)
+        step_checks.transition_is_finite(new_obs, dones, infos)
         assert self.decision is not None
         buffer_action = self._executed(buffer_action, infos)
         intervened = np.array(["intervene_action" in info for info in infos])
@@ -219,7 +219,7 @@ class ActingSAC(SAC):
             executed = info.get("executed_action", info.get("intervene_action"))
             if executed is not None:
                 buffer_action = buffer_action.copy()
-                executed = checks.executed_action(executed, self.action_space.shape, i)  # type: ignore[arg-type]  # a Box has one
+                executed = step_checks.executed_action(executed, self.action_space.shape, i)  # type: ignore[arg-type]  # a Box has one
                 buffer_action[i] = self.policy.scale_action(executed).reshape(-1).clip(-1, 1)
         return buffer_action
 
