@@ -39,7 +39,8 @@ class Results:
         """
         path = self.path(cell)
         text = f"# {json.dumps(cell.settings)}\n{rows}"
-        if _last_step(rows) >= max(0, self.last_step(cell)) and (not path.exists() or path.read_text() != text):
+        before = path.read_text() if path.exists() else ""
+        if text != before and _last_step(rows) >= max(0, _last_step(before)):
             write_whole(path, text)
 
     def last_step(self, cell: Cell) -> int:

@@ -179,26 +179,6 @@ def test_demonstrations_that_come_too_late_are_told(tmp_path):
         QGatedSAC.load(tmp_path / "model", env=reach(), demonstrations=one_demonstration(), device="cpu")
 
 
-def test_another_bc_policy_is_asked_about_the_old_experience(tmp_path):
-    model = small_model(bc_policy=WalkHome(skill=1.0))
-    model.learn(80)
-    model.save(tmp_path / "model")
-    model.save_replay_buffer(tmp_path / "buffer")
-    with pytest.warns(UserWarning, match="another BC policy"):
-        loaded = QGatedSAC.load(tmp_path / "model", env=reach(), bc_policy=WalkHome(skill=-0.5), device="cpu")
-    loaded.load_replay_buffer(tmp_path / "buffer")
-    buffer = loaded.replay_buffer
-    size = buffer.size()
-    expected = np.clip(0.5 * buffer.observations[:size, 0], -1, 1)
-    np.testing.assert_allclose(buffer.bc_actions[:size, 0], expected, atol=1e-6)
-    with pytest.warns(UserWarning, match="another BC policy"):
-        recurrent = QGatedSAC.load(
-            tmp_path / "model", env=reach(), bc_policy=WalkHome(skill=-0.5, is_recurrent=True), device="cpu"
-        )
-    with pytest.warns(UserWarning, match="cannot be asked about single observations"):
-        recurrent.load_replay_buffer(tmp_path / "buffer")
-
-
 class WrongScores(WalkHome):
     """An Independent is missing."""
 

@@ -97,13 +97,31 @@ def test_save_load_continue_equals_uninterrupted(tmp_path, first, options):
     assert a.replay_buffer.n_bc_episodes == b.replay_buffer.n_bc_episodes
 
 
-def test_another_bc_policy_is_estimated_anew(tmp_path):
+def loaded_with_another(tmp_path, bc_policy):
+    """A model, and what is loaded of it with another BC policy; its replay buffer is in ``buffer``."""
     model = small_model(bc_policy=WalkHome(skill=1.0))
     model.learn(80)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
     with pytest.warns(UserWarning, match="another BC policy"):
-        loaded = QGatedSAC.load(tmp_path / "model", env=reach(), bc_policy=WalkHome(skill=0.2), device="cpu")
+        loaded = QGatedSAC.load(tmp_path / "model", env=reach(), bc_policy=bc_policy, device="cpu")
+    return model, loaded
+
+
+def test_another_bc_policy_is_asked_about_the_old_experience(tmp_path):
+    _, loaded = loaded_with_another(tmp_path, WalkHome(skill=-0.5))
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    buffer = loaded.replay_buffer
+    size = buffer.size()
+    expected = np.clip(0.5 * buffer.observations[:size, 0], -1, 1)
+    np.testing.assert_allclose(buffer.bc_actions[:size, 0], expected, atol=1e-6)
+    _, recurrent = loaded_with_another(tmp_path, WalkHome(skill=-0.5, is_recurrent=True))
+    with pytest.warns(UserWarning, match="cannot be asked about single observations"):
+        recurrent.load_replay_buffer(tmp_path / "buffer")
+
+
+def test_another_bc_policy_is_estimated_anew(tmp_path):
+    model, loaded = loaded_with_another(tmp_path, WalkHome(skill=0.2))
     loaded.load_replay_buffer(tmp_path / "buffer")
     assert not loaded.has_started
     assert loaded.replay_buffer.size() == model.replay_buffer.size()
