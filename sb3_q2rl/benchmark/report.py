@@ -10,7 +10,7 @@ from sb3_q2rl.benchmark.comparison import Curves, draw_curves
 from sb3_q2rl.benchmark.overview import draw_improvement, draw_rivals, with_rivals
 from sb3_q2rl.benchmark.results import Curve, Results, comparable
 from sb3_q2rl.benchmark.statistics import percentile_interval, resample
-from sb3_q2rl.benchmark.suite import Entry, Suite, load_suite
+from sb3_q2rl.benchmark.suite import Suite, load_suite
 from sb3_q2rl.benchmark.table import HEADINGS, Published, line, markdown, rate, scores
 
 INTRODUCTION = """# Results
@@ -58,9 +58,10 @@ def write_report(
         suite = load_suite(path)
         found = collect(suite, Results(home / suite.name))
         for task, curves in found.items():
-            env_id = suite.tasks[task].env
-            others = [] if env_id in told or suite.reference else published.others(env_id, _entries(curves))
-            told |= set() if suite.reference else {env_id}
+            env_id, others = suite.tasks[task].env, list[list[str]]()
+            if suite.reference is None and env_id not in told:
+                others = published.others(env_id, [seeds[0].cell.by for seeds in curves.values()])
+                told.add(env_id)
             parts.append(_section(suite, task, curves, published, others, folder))
         if suite.reference is None:
             tasks |= found
@@ -94,10 +95,6 @@ def collect(suite: Suite, results: Results) -> dict[str, Curves]:
         for task in suite.tasks
         if task in found
     }
-
-
-def _entries(curves: Curves) -> list[Entry]:
-    return [seeds[0].cell.by for seeds in curves.values()]
 
 
 def _section(

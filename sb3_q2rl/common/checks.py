@@ -55,9 +55,9 @@ def numbers(model: OfflineToOnlineSAC) -> None:
     for name, least in (("batch_size", 1), ("buffer_size", 1), ("image_shift", 0), ("learning_starts", 0)):
         if getattr(model, name) < least:
             raise ValueError(f"`{name}` is {getattr(model, name)}; expected {least} or more.")
-    for name, low in (("gamma", 0.0), ("tau", 0.0)):
-        if not low <= getattr(model, name) <= 1:
-            raise ValueError(f"`{name}` is {getattr(model, name)}; expected a number from {low:g} to 1.")
+    for name in ("gamma", "tau"):
+        if not 0 <= getattr(model, name) <= 1:
+            raise ValueError(f"`{name}` is {getattr(model, name)}; expected a number from 0 to 1.")
     for name in ("learning_rate", "actor_learning_rate"):
         rate = getattr(model, name)
         if isinstance(rate, int | float) and not 0 <= rate < np.inf:
