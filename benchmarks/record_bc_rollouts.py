@@ -17,6 +17,7 @@ import torch as th
 from tqdm import tqdm
 
 import sb3_q2rl.envs  # noqa: F401  registers the environments
+from sb3_q2rl.bc.evaluate import play
 from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.bc.record import open_bc_policy
 from sb3_q2rl.data import Demonstrations
@@ -24,24 +25,16 @@ from sb3_q2rl.data.assemble import RecordedEpisode, assemble
 from sb3_q2rl.data.npz import save_npz
 
 
-def play(env: gym.Env, bc: BCPolicy, seed: int) -> tuple[RecordedEpisode, bool]:
+def record(env: gym.Env, bc: BCPolicy, seed: int) -> tuple[RecordedEpisode, bool]:
     """One episode of the BC policy's mode, and whether it succeeded; flat observations only."""
-    obs, _ = env.reset(seed=seed)
-    observations, actions, rewards, state = [obs], [], [], None
-    terminated = truncated = False
-    space = env.action_space
-    while not (terminated or truncated):
-        batch = th.as_tensor(observations[-1], dtype=th.float32).unsqueeze(0)
-        with th.no_grad():
-            step = bc.step(batch, state, np.array([not actions]), deterministic=True)
-        state = step.state
-        actions.append(step.actions[0].numpy())
-        scaled = space.low + 0.5 * (actions[-1] + 1) * (space.high - space.low)  # type: ignore[attr-defined]
-        obs, reward, terminated, truncated, info = env.step(scaled)
-        observations.append(obs)
-        rewards.append(float(reward))
-    episode = RecordedEpisode(np.stack(observations), np.stack(actions), np.array(rewards), terminated)
-    return episode, bool(info["is_success"])
+    steps = list(play(bc, env, seed=seed))
+    episode = RecordedEpisode(
+        np.stack([*(step.observation for step in steps), steps[-1].next_observation]),
+        np.stack([step.action for step in steps]),
+        np.array([step.reward for step in steps]),
+        steps[-1].terminated,
+    )
+    return episode, bool(steps[-1].info["is_success"])
 
 
 def of_demonstrations(demonstrations: Demonstrations) -> list[RecordedEpisode]:
@@ -64,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="npz file to write")
     args = parser.parse_args()
     env, bc = gym.make(args.env), open_bc_policy(args.bc_policy, th.device("cpu"))
-    rollouts = [play(env, bc, seed) for seed in tqdm(range(args.episodes), "episodes")]
+    rollouts = [record(env, bc, seed) for seed in tqdm(range(args.episodes), "episodes")]
     recorded = of_demonstrations(Demonstrations.load(args.demonstrations))
     episodes = [*recorded, *(episode for episode, _ in rollouts)]
     everything = assemble(episodes, origin="the BC policy's episodes", source="policy-generated", clip_actions=False)

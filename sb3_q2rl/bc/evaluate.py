@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -52,30 +53,60 @@ def evaluate_bc(
     :param deterministic: act at the mode
     :raises ValueError: the environment does not report success, or its action space is no finite Box
     """
-    space = env.action_space
-    if not isinstance(space, Box) or not np.isfinite([space.low, space.high]).all():
-        raise ValueError(f"`env` has the action space {space}; a BC policy acts in a Box with finite bounds.")
     n_successes = 0
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
         for episode in range(n_episodes):
-            n_successes += _play(policy, env, space, seed + episode, deterministic)
+            *_, last = play(policy, env, seed=seed + episode, deterministic=deterministic)
+            if "is_success" not in last.info:
+                raise ValueError(
+                    '`env` does not report `info["is_success"]` when an episode ends: wrap it so that it does.'
+                )
+            n_successes += bool(last.info["is_success"])
     return SuccessRate(n_successes / n_episodes, *wilson_interval(n_successes, n_episodes), n_episodes)
 
 
-def _play(policy: BCPolicy, env: gym.Env, space: Box, seed: int, deterministic: bool) -> bool:
+class PlayedStep(NamedTuple):
+    """
+    :param observation: as the environment gave it
+    :param action: (action_dim,) in [-1, 1]
+    :param reward: the environment's
+    :param terminated: the environment's
+    :param next_observation: what came of it
+    :param info: the environment's
+    """
+
+    observation: Any
+    action: np.ndarray
+    reward: float
+    terminated: bool
+    next_observation: Any
+    info: dict[str, Any]
+
+
+def play(policy: BCPolicy, env: gym.Env, *, seed: int, deterministic: bool = True) -> Iterator[PlayedStep]:
+    """
+    One episode, step by step.
+
+    :param policy: the BC policy
+    :param env: its action space need not be [-1, 1]
+    :param seed: of the reset
+    :param deterministic: act at the mode
+    :raises ValueError: its action space is no finite Box
+    """
+    space = env.action_space
+    if not isinstance(space, Box) or not np.isfinite([space.low, space.high]).all():
+        raise ValueError(f"`env` has the action space {space}; a BC policy acts in a Box with finite bounds.")
     obs, _ = env.reset(seed=seed)
     state, episode_start, over = None, np.array([True]), False
     device = _device_of(policy)
     while not over:
         step = policy.step(_to_batch(obs, device), state, episode_start, deterministic=deterministic)
-        # BC policies act on [-1, 1]; the environment may not.
-        action = space.low + (step.actions[0].cpu().numpy() + 1.0) / 2.0 * (space.high - space.low)
-        obs, _, terminated, truncated, info = env.step(action.astype(space.dtype))
-        state, episode_start, over = step.state, np.array([False]), terminated or truncated
-    if "is_success" not in info:
-        raise ValueError('`env` does not report `info["is_success"]` when an episode ends: wrap it so that it does.')
-    return bool(info["is_success"])
+        action = step.actions[0].cpu().numpy()
+        scaled = space.low + (action + 1.0) / 2.0 * (space.high - space.low)
+        next_obs, reward, terminated, truncated, info = env.step(scaled.astype(space.dtype))
+        yield PlayedStep(obs, action, float(reward), terminated, next_obs, info)
+        obs, state, episode_start, over = next_obs, step.state, np.array([False]), terminated or truncated
 
 
 def _device_of(policy: BCPolicy) -> th.device:
