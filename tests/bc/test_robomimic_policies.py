@@ -321,6 +321,7 @@ UNSUPPORTED = {
     "frame stack": (lambda content, config: config["train"].update(frame_stack=4), "4 stacked frames"),
     "other sizes": (lambda content, config: config["algo"]["rnn"].update(hidden_dim=25), "size mismatch"),
     "incomplete": (lambda content, config: content["shape_metadata"].pop("ac_dim"), "incomplete"),
+    "absolute actions": (lambda content, config: config["train"].update(action_keys=["actions_abs"]), "actions_abs"),
     "NaN": (lambda content, config: next(iter(content["model"].values())).fill_(float("nan")), "NaN or infinity"),
 }
 
@@ -354,6 +355,29 @@ def test_hostile_checkpoint_does_not_execute(tmp_path):
     with pytest.raises(ValueError, match="could execute code"):
         BCPolicyAdapter.from_robomimic(path)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["backbone_class", "pool_class"])
+def test_a_name_that_robomimic_would_evaluate_does_not_execute(tmp_path, name):
+    canary, path = tmp_path / "canary", make_checkpoint(tmp_path / "model.pth", "BC", images=True)
+
+    def hostile(content, config):
+        core = config["observation"]["encoder"]["rgb"]["core_kwargs"]
+        core[name] = f"__import__('pathlib').Path({str(canary)!r}).touch() or {core[name]}"
+
+    with pytest.raises(ValueError, match=f"`{name}`.* would execute"):
+        BCPolicyAdapter.from_checkpoint(altered(path, hostile))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "controller", [{"control_delta": False}, {"type": "BASIC", "body_parts": {"right": {"input_type": "absolute"}}}]
+)
+def test_a_controller_of_absolute_poses_is_told(tmp_path, controller):
+    metadata = {"env_name": "Own", "type": 1, "env_kwargs": {"controller_configs": controller}}
+    path = make_checkpoint(tmp_path / "model.pth", "BC", env_metadata=metadata)
+    with pytest.warns(UserWarning, match="absolute poses"):
+        BCPolicyAdapter.from_checkpoint(path)
 
 
 class LiftShaped(gym.Env):

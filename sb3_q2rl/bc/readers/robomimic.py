@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,6 +98,19 @@ def _check_actions(network: Any, checkpoint: Mapping[str, Any], path: str) -> No
         raise ValueError(
             f"The robomimic policy in {path} squashes its samples by tanh (`use_tanh`), which robomimic's own "
             "configurations never do; it is not supported."
+        )
+    keys = json.loads(checkpoint["config"]).get("train", {}).get("action_keys", ["actions"])
+    if keys != ["actions"]:
+        raise ValueError(
+            f"The robomimic policy in {path} was trained on the action keys {keys}; only `actions` are read. Absolute "
+            "poses (`actions_abs`) would be taken for shares of the largest step. Train it on `actions`."
+        )
+    environment = str(checkpoint.get("env_metadata"))  # where the controllers stand in it depends on robosuite's version
+    if any(absolute in environment for absolute in ("'control_delta': False", "'input_type': 'absolute'")):
+        warnings.warn(
+            f"The robomimic policy in {path} was trained for a controller of absolute poses (`control_delta: False`, "
+            '`input_type: "absolute"`). It fits an environment of such actions only, which ours are not.',
+            stacklevel=2,
         )
     for key, statistics in (checkpoint.get("action_normalization_stats") or {}).items():
         if np.any(np.asarray(statistics["offset"])) or np.any(np.asarray(statistics["scale"]) != 1.0):

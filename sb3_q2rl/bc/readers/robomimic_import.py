@@ -20,6 +20,13 @@ from torch import nn
 _LOCK = threading.RLock()
 _GLOBALS = ("OBS_MODALITIES_TO_KEYS", "OBS_KEYS_TO_MODALITIES", "DEFAULT_ENCODER_KWARGS")
 
+# robomimic evaluates what stands under these names in a file's configuration as Python. (R3MConv and MVPConv are left
+# out: they download their weights by a package of their own.)
+_EVALUATED = {
+    "backbone_class": (None, "ResNet18Conv", "ResNet50Conv", "CoordConv2d", "ShallowConv"),
+    "pool_class": (None, "SpatialSoftmax", "SpatialMeanPool"),
+}
+
 
 def import_robomimic() -> None:
     """
@@ -66,6 +73,7 @@ def read_config(text: str) -> Any:
     :param text: the checkpoint's ``config``, JSON
     :return: robomimic's Config: what the file says over the defaults of the installed version, which has settings that
         older and newer files do not have
+    :raises ValueError: it names a network that robomimic would look up by executing the name
     """
     import_robomimic()
     from robomimic.config import config_factory
@@ -73,6 +81,7 @@ def read_config(text: str) -> Any:
 
     saved = json.loads(text)
     update_config(saved)  # names of robomimic 0.1
+    _refuse_code(saved)
     config = config_factory("bc")
     config.unlock()
     for group in config.observation.modalities.values():
@@ -85,6 +94,18 @@ def read_config(text: str) -> Any:
             backbone["pretrained"] = False  # no download: the file's weights follow
     config.lock()
     return config
+
+
+def _refuse_code(config: Any) -> None:
+    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    for value in values:
+        _refuse_code(value)
+    for name, known in _EVALUATED.items():
+        if isinstance(config, dict) and config.get(name) not in known:
+            raise ValueError(
+                f"This robomimic checkpoint is refused: its configuration has the `{name}` {config[name]!r:.200}, which "
+                f"robomimic would execute. Known ones: {', '.join(map(str, known[1:]))}."
+            )
 
 
 def build_network(config: Any, checkpoint: Mapping[str, Any]) -> nn.Module:
