@@ -53,8 +53,24 @@ class Origin:
 
 
 def _read_own(file: CheckpointFile) -> BCPolicy | None:
-    is_own = file.content.get("format") == GaussianBCPolicy.FORMAT
-    return GaussianBCPolicy.from_checkpoint(file.content) if is_own else None
+    if file.content.get("format") != GaussianBCPolicy.FORMAT:
+        return None
+    try:
+        policy, keys = GaussianBCPolicy.from_checkpoint(file.content), file.options.observation_keys
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error
+    if keys is not None:
+        if policy.obs_keys is not None or isinstance(keys, Mapping):
+            raise ValueError(
+                f"`observation_keys` is {keys!r}, but {file.path} "
+                + (
+                    f"reads {list(policy.obs_keys)}, and says so itself."
+                    if policy.obs_keys
+                    else "takes a list of keys."
+                )
+            )
+        policy.obs_keys = tuple(keys)
+    return policy
 
 
 _ROBOMIMIC_READERS: dict[str, Reader] = {f"robomimic ({SUPPORTED})": read_robomimic}

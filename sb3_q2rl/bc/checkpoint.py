@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,15 +55,23 @@ def load_torch(file: Path | BinaryIO, name: str, allow_pickle: bool = False) -> 
     :raises ValueError: see :func:`read_checkpoint`
     """
     try:
+        if not allow_pickle:
+            _check_is_stored(file)
         with th.serialization.safe_globals(_INERT):
             checkpoint = th.load(file, map_location="cpu", weights_only=not allow_pickle)
+        if not allow_pickle:
+            _check_are_whole(checkpoint)
     except pickle.UnpicklingError as error:
         # weights_only answers so both to code and to bytes that are no pickle: the text says which.
         raise ValueError(
-            f"{name} was refused: it is no file of plain tensors, and loading it could execute code. If you trust its "
-            f"author, say so with `allow_pickle=True`, or save it again as plain tensors. ({_first_line(error)})"
+            f"{name} was refused: it is no file of plain tensors, and loading it could execute code or fill the "
+            "memory. If you trust its author, say so with `allow_pickle=True`, or save it again as plain tensors. "
+            f"({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError) as error:
+    except (
+        *(RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AssertionError, MemoryError),
+        *(struct.error, zipfile.BadZipFile),
+    ) as error:
         raise ValueError(f"{name} is damaged or cut off ({_first_line(error)}). Copy or write it again.") from error
     except (AttributeError, ImportError, TypeError) as error:
         raise ValueError(f"{name} needs a class that is not here, or of another version: {error}.") from error
@@ -70,6 +80,29 @@ def load_torch(file: Path | BinaryIO, name: str, allow_pickle: bool = False) -> 
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, expected a dict that describes a policy.")
     return checkpoint
+
+
+def _check_is_stored(file: Path | BinaryIO) -> None:
+    """torch never compresses; what is compressed may unpack to any size."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise pickle.UnpicklingError("It is compressed, which `torch.save` never does.")
+    if not isinstance(file, Path):
+        file.seek(0)
+
+
+def _check_are_whole(content: Any) -> None:
+    """A tensor of few numbers may be told to repeat them: copied, it would fill the memory."""
+    if isinstance(content, th.Tensor):
+        if content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise pickle.UnpicklingError(
+                f"A tensor of shape {tuple(content.shape)} holds only {content.untyped_storage().nbytes()} bytes; "
+                "`.contiguous()` makes it whole."
+            )
+    elif isinstance(content, dict | list | tuple):
+        for part in content.values() if isinstance(content, dict) else content:
+            _check_are_whole(part)
 
 
 class Inert:

@@ -71,6 +71,11 @@ class GaussianBCPolicy(MemorylessBCPolicy):
             )
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"`sigma_min`={sigma_min} must be above 0 and below `sigma_max`={sigma_max}.")
+        dotted = [key for key in image_shapes or () if "." in key]
+        if dotted:
+            raise ValueError(
+                f"The images {dotted} have a dot in their names, which torch's modules forbid: rename them."
+            )
         self.obs_dim = obs_dim
         self.action_dim = action_dim
         self.net_arch = tuple(net_arch)
@@ -184,7 +189,7 @@ class GaussianBCPolicy(MemorylessBCPolicy):
         if came != (cls.FORMAT, cls.FORMAT_VERSION):
             raise ValueError(
                 f"The checkpoint's format and version are {came}, expected {(cls.FORMAT, cls.FORMAT_VERSION)}. "
-                "Open it with `BCPolicyAdapter.from_checkpoint`, which knows other kinds too."
+                "It is of another kind, of a newer sb3_q2rl, or damaged."
             )
         try:
             # The random initial weights are overwritten at once: do not spend the caller's random numbers on them.

@@ -28,7 +28,7 @@ def flat_observation(obs: BCObs, dim: int, keys: Sequence[str] | None = None) ->
             raise ValueError(
                 f"The BC policy reads the keys {missing}, which the observation lacks; it has {list(obs)}."
             )
-        obs = th.cat([obs[key].flatten(start_dim=1).float() for key in keys], dim=1)
+        obs = th.cat([obs[key].reshape(len(obs[key]), -1).float() for key in keys], dim=1)
     if obs.ndim != 2 or obs.shape[1] != dim:
         raise ValueError(
             f"The BC policy was trained on observations of shape ({dim},), but a batch of shape "

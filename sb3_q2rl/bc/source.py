@@ -38,6 +38,7 @@ class CheckpointFile:
     """
     :param path: an existing file
     :param options: what the user said about it
+    :raises ValueError: a damaged archive
     """
 
     def __init__(self, path: Path, options: ReadOptions):
@@ -47,8 +48,11 @@ class CheckpointFile:
         with open(path, "rb") as stream:
             starts_as_zip = stream.read(4) == b"PK\x03\x04"  # d3rlpy's pickle has a zip at its end
         if starts_as_zip and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                self.members = tuple(archive.namelist())
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    self.members = tuple(archive.namelist())
+            except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+                raise ValueError(f"{path} is damaged or cut off ({error}). Copy or write it again.") from error
 
     @cached_property
     def is_torch(self) -> bool:

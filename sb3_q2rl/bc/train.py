@@ -85,8 +85,11 @@ def train_bc(
     :param device: where to train
     :param progress_bar: show one
     :return: the policy, frozen, on the CPU; ``policy.training_record`` tells how it was made
-    :raises ValueError: too few episodes, observations that are images alone, or no evaluation within ``n_epochs``
+    :raises ValueError: too few episodes, observations that are images alone or lack ``obs_keys``, or no evaluation
+        within ``n_epochs``
     """
+    if min(n_eval_episodes, batch_size) < 1:
+        raise ValueError(f"`n_eval_episodes`={n_eval_episodes} and `batch_size`={batch_size} must be at least 1.")
     if not 1 <= eval_interval <= n_epochs:
         raise ValueError(f"`eval_interval`={eval_interval} must lie in 1..`n_epochs`={n_epochs}, or nothing is chosen.")
     training, held_out = demonstrations.split(validation_fraction, seed)
@@ -168,9 +171,13 @@ def _train_epoch(
 
 
 def _obs_keys(demonstrations: Demonstrations, obs_keys: Sequence[str] | None) -> tuple[str, ...] | None:
-    if not isinstance(demonstrations.observations, dict):
+    observations = demonstrations.observations
+    if obs_keys is not None and not (isinstance(observations, dict) and observations.keys() >= set(obs_keys)):
+        has = list(observations) if isinstance(observations, dict) else f"one array of {observations.shape[1:]}"
+        raise ValueError(f"`obs_keys` is {list(obs_keys)}, but the demonstrations' observations are {has}.")
+    if not isinstance(observations, dict):
         return None
-    return tuple(sorted(demonstrations.observations)) if obs_keys is None else tuple(obs_keys)
+    return tuple(sorted(observations)) if obs_keys is None else tuple(obs_keys)
 
 
 def _steps(demonstrations: Demonstrations, obs_keys: tuple[str, ...] | None, device: str | th.device) -> _Steps:

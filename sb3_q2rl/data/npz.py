@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
-from sb3_q2rl.data.checks import Observations
+from sb3_q2rl.data.checks import Observations, named_arrays
 from sb3_q2rl.data.demonstrations import Demonstrations, Source, as_source
 
 # Dict observations are stored as one array a key, named "observations/<key>".
@@ -27,8 +29,8 @@ def is_npz(path: Path) -> bool:
 def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = None) -> Demonstrations:
     """
     Arrays ``observations`` (n, ...), ``actions`` (n, action_dim), ``rewards`` (n,) and ``episode_ends`` (n_episodes,);
-    optional ``next_observations``, ``terminated`` and ``source``. Without ``terminated`` no episode is taken to have
-    ended its task.
+    optional ``next_observations``, ``terminated`` (n,), true only at the end of episodes, and ``source``. Without
+    ``terminated`` no episode is taken to have ended its task.
 
     :param path: the file
     :param clip_actions: clip actions beyond [-1, 1] instead of refusing them
@@ -38,7 +40,10 @@ def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = 
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
+    except (
+        *(ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+        *(NotImplementedError, SyntaxError),
+    ) as error:
         raise ValueError(f"{path} cannot be read as plain arrays ({error}). Write it again with `save_npz`.") from error
     missing = {"actions", "rewards", "episode_ends"} - arrays.keys()
     observations = _observations(arrays, "observations")
@@ -49,8 +54,9 @@ def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = 
     n_steps = len(arrays["actions"])
     if len(ends) == 0 or ends[0] <= 0 or (np.diff(ends) <= 0).any() or ends[-1] != n_steps:
         raise ValueError(f"{path}: `episode_ends` must increase from above 0 to the number of actions, {n_steps}.")
-    terminated = arrays.get("terminated", np.zeros(n_steps, dtype=bool))
+    terminated = arrays.get("terminated", np.zeros(n_steps)).astype(bool)
     next_observations = _observations(arrays, "next_observations")
+    _check_rows(path, n_steps, ends, observations, next_observations, arrays["rewards"], terminated)
     if source is None:
         source = as_source(str(arrays.get("source", "unknown")))
     episodes = [
@@ -92,6 +98,32 @@ def save_npz(demonstrations: Demonstrations, path: str | Path) -> Path:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     os.replace(partial, path)
     return path
+
+
+def _check_rows(
+    path: Path,
+    n_steps: int,
+    ends: np.ndarray,
+    observations: Observations,
+    next_observations: Observations | None,
+    rewards: np.ndarray,
+    terminated: np.ndarray,
+) -> None:
+    columns: dict[str, Observations] = {"observations": observations, "rewards": rewards, "terminated": terminated}
+    if next_observations is not None:
+        columns["next_observations"] = next_observations
+    for name, column in named_arrays(**columns).items():
+        if column.ndim == 0 or len(column) != n_steps:
+            raise ValueError(
+                f"{path}: `{name}` has the shape {column.shape}, expected one row for each of the {n_steps} actions. "
+                "What follows an episode's last action belongs into `next_observations`."
+            )
+    early = np.setdiff1d(np.flatnonzero(terminated), ends - 1)
+    if len(early):
+        raise ValueError(
+            f"{path}: `terminated` is true in {len(early)} rows that end no episode, the first is row {early[0]}. An "
+            "episode ends with its task: correct `episode_ends`, or leave the rows after it out."
+        )
 
 
 def _observations(arrays: dict[str, np.ndarray], name: str) -> Observations | None:

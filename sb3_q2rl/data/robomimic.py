@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import torch as th
 
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
 from sb3_q2rl.data.checks import Observations
 from sb3_q2rl.data.demonstrations import Demonstrations, Source, as_source
 from sb3_q2rl.data.hdf5 import array, open_hdf5
+from sb3_q2rl.data.robosuite_objects import object_conversion
 
 # What policies for Lift, Can and Square usually read (robosuite, low-dimensional).
 DEFAULT_OBS_KEYS = ("object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
@@ -39,7 +44,10 @@ def load_robomimic(
     """
     robomimic marks in ``dones`` the successes, the last step, or both. A done step with a positive reward is a success:
     the episode is taken to terminate there, and the steps after it are left out. Without one it is truncated. Where an
-    episode has an attribute ``success`` that is false, as those of our recorder may, no reward makes it one.
+    episode has an attribute ``success`` that is false, as those of our recorder may, no reward makes it one; where the
+    environment's reward was shaped (``reward_shaping`` in ``env_args``), only one of 1 or above does.
+
+    The ``object`` observations of robosuite 1.4 and earlier become those of 1.5.
 
     :param path: the file
     :param obs_keys: which observations, in this order. By default object, robot0_eef_pos, robot0_eef_quat and
@@ -57,7 +65,8 @@ def load_robomimic(
     with open_hdf5(path) as file:
         names = _episode_names(file, path, mask)
         keys = _default_keys(file["data"]) if obs_keys is None else tuple(obs_keys)
-        episodes = [_read_episode(file["data"][name], keys, as_dict) for name in names]
+        made_in = _made_in(file["data"])
+        episodes = [_read_episode(file["data"][name], keys, as_dict, made_in) for name in names]
         if source is None:
             source = _recorded_source(file["data"], path)
     episodes = [episode._replace(rewards=reward_scale * episode.rewards + reward_bias) for episode in episodes]
@@ -65,7 +74,8 @@ def load_robomimic(
 
 
 def _episode_names(file: h5py.File, path: Path, mask: str | None) -> list[str]:
-    names = sorted((name for name in file["data"]), key=lambda name: int(name.removeprefix("demo_")))
+    found = {match[1]: name for name in file["data"] if (match := re.fullmatch(r"demo_(\d+)", name))}
+    names = [found[number] for number in sorted(found, key=int)]
     if mask is None:
         return names
     masks = list(file.get("mask", {}))
@@ -92,7 +102,18 @@ def _recorded_source(data: h5py.Group, path: Path) -> Source:
         raise ValueError(f"{path}: in the attributes of `data`, {error} Pass `source` yourself.") from error
 
 
-def _read_episode(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool) -> RecordedEpisode:
+def _made_in(data: h5py.Group) -> Mapping[str, Any]:
+    """What the file tells about its environment; nothing if it does not, or not as robomimic does."""
+    try:
+        told = json.loads(data.attrs.get("env_args", "{}"))
+    except (TypeError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _read_episode(
+    group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool, made_in: Mapping[str, Any]
+) -> RecordedEpisode:
     if "obs" not in group:
         raise ValueError(
             f"{group.file.filename}: {group.name} holds simulator states but no observations. "
@@ -107,21 +128,28 @@ def _read_episode(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool) -
         )
     # A reward for sub-tasks is positive without success
     may_succeed = bool(group.attrs.get("success", True))
-    successes = np.flatnonzero(dones & (rewards > 0) & may_succeed)
+    is_shaped = bool((made_in.get("env_kwargs") or {}).get("reward_shaping", False))
+    successes = np.flatnonzero(dones & (rewards >= 1 - 1e-4 if is_shaped else rewards > 0) & may_succeed)
     length = int(successes[0]) + 1 if len(successes) else len(actions)
     return RecordedEpisode(
-        observations=_observations(group["obs"], obs_keys, as_dict, length),
+        observations=_observations(group["obs"], obs_keys, as_dict, length, made_in),
         actions=actions[:length],
         rewards=rewards[:length],
         terminated=len(successes) > 0,
         next_observations=(
-            _observations(group["next_obs"], obs_keys, as_dict, length) if "next_obs" in group else None
+            _observations(group["next_obs"], obs_keys, as_dict, length, made_in) if "next_obs" in group else None
         ),
     )
 
 
-def _observations(group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool, length: int) -> Observations:
+def _observations(
+    group: h5py.Group, obs_keys: tuple[str, ...], as_dict: bool, length: int, made_in: Mapping[str, Any]
+) -> Observations:
     values = {key: array(group, key)[:length] for key in obs_keys}
+    if "object" in values:
+        convert = object_conversion(made_in, values["object"].shape[1:])
+        if convert is not None:
+            values["object"] = convert(th.as_tensor(values["object"])).numpy()
     if as_dict:
         return values
     wrong = {key: value.shape for key, value in values.items() if value.ndim != 2}

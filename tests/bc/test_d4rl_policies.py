@@ -155,6 +155,10 @@ def test_statistics_in_the_file_are_found_and_the_users_go_before_them(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stored, given = BCPolicyAdapter.from_checkpoint(path), BCPolicyAdapter.from_checkpoint(path, **UNNORMALISED)
+    std_alone = saved | {"state_std": th.full((5,), 3.0)}
+    th.save(std_alone, path)
+    with pytest.raises(ValueError, match="only `observation_std` is there"):
+        BCPolicyAdapter.from_checkpoint(path)
     for policy, obs in ((stored, theirs["obs"] * 3 + 2), (given, theirs["obs"])):
         step = policy.step(obs, None, START, deterministic=True)
         th.testing.assert_close(step.actions, theirs["mean"].clamp(-1, 1), atol=2e-5, rtol=1e-4)
@@ -170,8 +174,12 @@ def test_missing_statistics_are_mentioned_where_the_script_normalises():
 
 def test_statistics_that_do_not_fit_are_refused():
     for kwargs, message in (
-        ({"observation_mean": [0.0] * 4}, r"`observation_mean` has the shape \(4,\), but the policy reads .*\(5,\)"),
-        ({"observation_std": [1.0] * 4 + [0.0]}, "`observation_std` must be positive"),
+        (
+            {"observation_mean": [0.0] * 4, "observation_std": [1.0] * 5},
+            r"`observation_mean` has the shape \(4,\), but the policy reads .*\(5,\)",
+        ),
+        ({"observation_mean": [0.0] * 5}, "only `observation_mean` is there.*with both, or with neither"),
+        ({"observation_mean": [0.0] * 5, "observation_std": [1.0] * 4 + [0.0]}, "`observation_std` must be positive"),
     ):
         with pytest.raises(ValueError, match=message):
             BCPolicyAdapter.from_checkpoint(FILES / "corl_iql.pt", **kwargs)
@@ -274,6 +282,13 @@ def test_hostile_d3_files_are_refused_and_not_executed(tmp_path, where):
     with pytest.raises(ValueError, match="could execute code"):
         BCPolicyAdapter.from_checkpoint(path)
     assert not canary.exists()
+
+
+def test_a_pickle_of_a_few_bytes_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "x.d3"
+    path.write_bytes(b"\x80\x04K\x01r" + (2**31).to_bytes(4, "little") + b".")  # "remember 1 as entry 2**31"
+    with pytest.raises(ValueError, match=r"memo of 2,147,483,648 entries"):
+        BCPolicyAdapter.from_checkpoint(path)
 
 
 # -------------------------------------------------------------------------------------------------------------- flax

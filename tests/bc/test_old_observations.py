@@ -12,7 +12,7 @@ import pytest
 import torch as th
 
 from sb3_q2rl.bc.readers.robomimic_observations import RobomimicObservations
-from sb3_q2rl.bc.readers.robosuite_observations import object_conversion, old_lift_object, old_single_object
+from sb3_q2rl.data.robosuite_objects import object_conversion, old_lift_object, old_single_object
 
 LIFT_DEMONSTRATIONS = Path(__file__).parents[3] / "shared" / "data" / "lift_human" / "lift_robosuite3_mit_low_dim.hdf5"
 

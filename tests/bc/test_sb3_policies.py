@@ -15,6 +15,7 @@ import torch as th
 from sb3_contrib import TQC, RecurrentPPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from test_gaussian_bc import START, Canary
 from torch import nn
@@ -294,6 +295,22 @@ def test_infinite_bounds_are_refused(tmp_path):
 
 class OwnPolicy(ActorCriticPolicy):
     """What a user may derive."""
+
+
+class Flipped(FlattenExtractor):
+    """A feature extractor without weights."""
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return super().forward(observations).flip(1)
+
+
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_an_extractor_of_its_authors_is_not_overlooked(tmp_path, name):
+    model = make(name, policy_kwargs={"features_extractor_class": Flipped, "net_arch": [8]})
+    with pytest.raises(ValueError, match=r"go through .*Flipped.*, a feature extractor of its author's"):
+        BCPolicyAdapter.from_checkpoint(saved(model, tmp_path, "model"))
+    plain = make(name, policy_kwargs={"features_extractor_class": FlattenExtractor, "net_arch": [8]})
+    BCPolicyAdapter.from_checkpoint(saved(plain, tmp_path, "model"))
 
 
 def test_a_file_of_a_users_own_class_needs_trust(tmp_path):

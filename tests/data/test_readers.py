@@ -88,6 +88,39 @@ def test_npz_names_what_is_missing_and_does_not_unpickle(tmp_path):
         Demonstrations.load(tmp_path / "e.npz")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"observations": observations(9)},
+            r"`observations` has the shape \(9, 3\).*each of the 7 actions",
+        ),
+        ({"observations": observations(7), "next_observations": observations(6)}, "`next_observations` has the shape"),
+        ({"rewards": np.zeros(8)}, "`rewards` has the shape"),
+        ({"terminated": np.ones(2, dtype=bool)}, "`terminated` has the shape"),
+        ({"terminated": np.arange(7) == 1}, "`terminated` is true in 1 rows that end no episode, the first is row 1"),
+    ],
+)
+def test_npz_of_columns_that_do_not_fit(tmp_path, wrong, message):
+    write_plain_npz(tmp_path / "d.npz", **wrong)
+    with pytest.raises(ValueError, match=message):
+        Demonstrations.load(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_npz_is_told_with_the_name_of_the_file(tmp_path, seed):
+    path, rng = tmp_path / "d.npz", np.random.default_rng(seed)
+    save_npz(Demonstrations.load("adroit-pen-dapg"), path)
+    content = bytearray(path.read_bytes())
+    for position in [*rng.integers(len(content), size=3), *rng.integers(100, size=1)]:
+        content[position] = rng.integers(256)
+    path.write_bytes(content)
+    try:
+        Demonstrations.load(path)
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
 def test_clipping_is_asked_for(tmp_path):
     write_plain_npz(tmp_path / "d.npz", actions=np.full((7, 2), 1.5, dtype=np.float32))
     with pytest.raises(ValueError, match=r"10 of 10 entries .*clip_actions=True"):
@@ -283,6 +316,54 @@ def test_robomimic_reward_for_subtasks_is_no_success(tmp_path):
     assert np.flatnonzero(demonstrations.truncated).tolist() == [4]
     assert np.flatnonzero(demonstrations.terminated).tolist() == [9]
     assert demonstrations.rewards.tolist() == [0, 1, 1, 2, 3, 0, 1, 1, 2, 4]
+
+
+def lift_objects(path, env_args, rewards=(0, 0, 0, 0, 1)):
+    rows = observations(5, 10)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1} | env_args)
+        group = data.create_group("demo_0")
+        group["obs/object"], group["next_obs/object"] = rows, rows
+        group["actions"], group["rewards"], group["dones"] = actions(5), np.array(rewards), np.array([0, 0, 0, 0, 1])
+        file["data/notes"] = "made by hand"
+    return rows
+
+
+def test_robomimic_files_of_older_robosuite_get_the_observations_of_ours(tmp_path):
+    path = tmp_path / "d.hdf5"
+    for version, sign in (("1.4.1", -1), ("1.5.2", 1)):
+        rows = lift_objects(path, {"env_version": version})
+        demonstrations = Demonstrations.load(path, obs_keys=["object"])
+        for read in (demonstrations.observations, demonstrations.next_observations):
+            np.testing.assert_array_equal(read[:, :7], rows[:, :7])
+            np.testing.assert_array_equal(read[:, 7:], sign * rows[:, 7:])  # gripper - cube, and cube - gripper
+    lift_objects(path, {})
+    with pytest.warns(UserWarning, match="does not say which robosuite"):
+        Demonstrations.load(path, obs_keys=["object"])
+
+
+def test_robomimic_a_shaped_reward_is_no_success(tmp_path):
+    for last, shaped, succeeds in ((0.1, True, False), (1.0, True, True), (0.1, False, True)):
+        environment = {"env_version": "1.5.2", "env_kwargs": {"reward_shaping": shaped}}
+        lift_objects(tmp_path / "d.hdf5", environment, [0.1, 0.1, 0.1, 0.1, last])
+        assert Demonstrations.load(tmp_path / "d.hdf5", obs_keys=["object"]).terminated[-1] == succeeds
+
+
+def test_hdf5_does_not_show_other_files(tmp_path):
+    secret, path = tmp_path / "secret", tmp_path / "d.hdf5"
+    secret.write_bytes(bytes(range(18)))
+    write_d4rl(path, terminals=[0, 0, 0, 0, 0, 1])
+    with h5py.File(path, "a") as file:
+        del file["observations"]
+        file.create_dataset("observations", shape=(6, 3), dtype="u1", external=[(str(secret), 0, 18)])
+    with pytest.raises(ValueError, match="window on other files.*secret"):
+        Demonstrations.load(path)
+    with h5py.File(path, "a") as file:
+        del file["observations"]
+        file["observations"] = h5py.ExternalLink("other.hdf5", "observations")
+    with pytest.raises(ValueError, match=r"link into 'other.hdf5'"):
+        Demonstrations.load(path)
 
 
 def test_robomimic_errors_list_what_there_is(tmp_path):

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import pickle
+import pickletools
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -71,6 +72,8 @@ def read_d3rlpy(file: CheckpointFile) -> BCPolicy | None:
             return None
         stream.seek(0)
         try:
+            _check_memo(stream.read())
+            stream.seek(0)
             saved = _PlainUnpickler(stream).load()
         except (pickle.UnpicklingError, ValueError) as error:
             raise ValueError(
@@ -85,11 +88,21 @@ def read_d3rlpy(file: CheckpointFile) -> BCPolicy | None:
         config = json.loads(saved["config"])
         weights = load_torch(io.BytesIO(saved["torch"]), f"{file.path} (its torch part)")
         return _build(file, config, weights)
-    except (KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+    except (
+        *(KeyError, TypeError, AttributeError, RuntimeError, RecursionError),
+        *(UnicodeError, json.JSONDecodeError),
+    ) as error:
         raise ValueError(
             f"{file.path} is a d3rlpy file (version {saved['version']!s:.20}) of an unknown layout, or damaged: "
             f"{error!r:.300}. Files of d3rlpy 2.x are read; those of 2.8 were tested."
         ) from error
+
+
+def _check_memo(content: bytes) -> None:
+    """A few bytes may name the billionth entry of the memo, and the unpickler would make room for a billion."""
+    for opcode, argument, position in pickletools.genops(content):
+        if opcode.name == "LONG_BINPUT" and argument > position:  # type: ignore[operator]
+            raise pickle.UnpicklingError(f"it wants a memo of {argument:,} entries")
 
 
 def _build(file: CheckpointFile, config: Mapping[str, Any], weights: Mapping[str, Any]) -> BCPolicy:

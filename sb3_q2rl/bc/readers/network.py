@@ -55,9 +55,9 @@ class ObservationInput(nn.Module):
     :param dim: size of the network's input
     :param keys: for Dict observations: what to concatenate, in this order
     :param mean: (dim,) or ``None`` for zeros
-    :param std: (dim,) or ``None`` for ones: what to divide by, with any small constant already added
+    :param std: (dim,) what to divide by, with any small constant already added; given with a mean, and only so
     :param clip: largest magnitude after that
-    :raises ValueError: statistics of another size, or a ``std`` that is not positive
+    :raises ValueError: one of the statistics without the other, of another size, or a ``std`` that is not positive
     """
 
     mean: th.Tensor
@@ -74,6 +74,12 @@ class ObservationInput(nn.Module):
         super().__init__()
         self.dim, self.clip = dim, clip
         self.keys = None if keys is None else tuple(keys)
+        if (mean is None) != (std is None):
+            there = "observation_std" if mean is None else "observation_mean"
+            raise ValueError(
+                f"Of the statistics of its observations only `{there}` is there: a policy was trained with both, or "
+                "with neither. Pass the other one, too."
+            )
         for name, values, default in (("mean", mean, 0.0), ("std", std, 1.0)):
             given = th.full((dim,), default) if values is None else th.as_tensor(np.asarray(values), dtype=th.float32)
             if given.shape != (dim,):
@@ -260,9 +266,9 @@ def inputs_of(body: nn.Module, mean: nn.Linear, options: ReadOptions, stored: Se
     """
     first = next((layer for layer in body.modules() if isinstance(layer, nn.Linear)), mean)
     given = (options.observation_mean, options.observation_std)
-    statistics = given if any(values is not None for values in given) else stored
+    statistics = (other if value is None else value for value, other in zip(given, stored, strict=True))
     keys = options.observation_keys
-    return ObservationInput(first.in_features, list(keys) if keys is not None else None, *statistics)
+    return ObservationInput(first.in_features, list(keys) if keys is not None else None, *statistics)  # type: ignore[arg-type]
 
 
 def scale_of(low: Any, high: Any) -> tuple[th.Tensor, th.Tensor]:

@@ -14,8 +14,8 @@ from sb3_q2rl.bc.memoryless import freeze
 from sb3_q2rl.bc.readers.robomimic_import import build_network, read_config
 from sb3_q2rl.bc.readers.robomimic_observations import RobomimicObservations
 from sb3_q2rl.bc.readers.robomimic_policies import RobomimicBCPolicy, RobomimicRNNPolicy, RobomimicTransformerPolicy
-from sb3_q2rl.bc.readers.robosuite_observations import object_conversion
 from sb3_q2rl.bc.source import CheckpointFile
+from sb3_q2rl.data.robosuite_objects import object_conversion
 
 SUPPORTED = "BC, BC-Gaussian, BC-GMM, BC-RNN, BC-RNN-GMM, BC-Transformer, BC-Transformer-GMM"
 
@@ -105,7 +105,9 @@ def _check_actions(network: Any, checkpoint: Mapping[str, Any], path: str) -> No
             f"The robomimic policy in {path} was trained on the action keys {keys}; only `actions` are read. Absolute "
             "poses (`actions_abs`) would be taken for shares of the largest step. Train it on `actions`."
         )
-    environment = str(checkpoint.get("env_metadata"))  # where the controllers stand in it depends on robosuite's version
+    environment = str(
+        checkpoint.get("env_metadata")
+    )  # where the controllers stand in it depends on robosuite's version
     if any(absolute in environment for absolute in ("'control_delta': False", "'input_type': 'absolute'")):
         warnings.warn(
             f"The robomimic policy in {path} was trained for a controller of absolute poses (`control_delta: False`, "

@@ -103,8 +103,8 @@ def _refuse_code(config: Any) -> None:
     for name, known in _EVALUATED.items():
         if isinstance(config, dict) and config.get(name) not in known:
             raise ValueError(
-                f"This robomimic checkpoint is refused: its configuration has the `{name}` {config[name]!r:.200}, which "
-                f"robomimic would execute. Known ones: {', '.join(map(str, known[1:]))}."
+                f"This robomimic checkpoint is refused: its configuration has the `{name}` {config[name]!r:.200}, "
+                f"which robomimic would execute. Known ones: {', '.join(map(str, known[1:]))}."
             )
 
 

@@ -10,8 +10,8 @@ import torch as th
 from torch import nn
 
 from sb3_q2rl.bc.policy import BCObs
-from sb3_q2rl.bc.readers.robosuite_observations import Conversion
 from sb3_q2rl.data.robomimic import DEFAULT_OBS_KEYS
+from sb3_q2rl.data.robosuite_objects import Conversion
 
 # What an image's values are divided by, as robomimic does; other modalities are vectors and stay as they are
 _FULL_SCALE = {"rgb": 255.0, "depth": 1.0}
@@ -67,7 +67,7 @@ class RobomimicObservations(nn.Module):
         for key, shape in self.shapes.items():
             for name, old_name in (("offset", "mean"), ("scale", "std")):
                 value = statistics[key].get(name, statistics[key].get(old_name))
-                self.register_buffer(f"{key}_{name}", th.as_tensor(value, dtype=th.float32).reshape(shape))
+                self.register_buffer(_buffer(key, name), th.as_tensor(value, dtype=th.float32).reshape(shape))
 
     def forward(self, obs: BCObs) -> dict[str, th.Tensor]:
         """
@@ -120,11 +120,15 @@ class RobomimicObservations(nn.Module):
         if key == "object" and self.convert_object is not None:
             value = self.convert_object(value)
         if self.is_normalised:
-            value = (value - getattr(self, f"{key}_offset")) / getattr(self, f"{key}_scale")
+            value = (value - getattr(self, _buffer(key, "offset"))) / getattr(self, _buffer(key, "scale"))
         return value
 
     def _wanted(self) -> str:
         return ", ".join(f"{self.env_keys[key]} {shape}" for key, shape in self.shapes.items())
+
+
+def _buffer(key: str, name: str) -> str:
+    return f"{key}_{name}".replace(".", "/")  # torch forbids dots
 
 
 def _channels_first(image: th.Tensor, shape: tuple[int, ...]) -> th.Tensor:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,6 +34,10 @@ _LOG_STD_RANGE = (-20.0, 2.0)
 # What activation a policy has if its file names none depends on its class: these are known to follow SB3's
 _KNOWN_MODULES = ("stable_baselines3.", "sb3_contrib.", "imitation.", "sb3_q2rl.")
 _ACTIVATIONS = ["ReLU", "Tanh", "ELU", "GELU", "SiLU", "LeakyReLU", "SELU", "Mish", "Softplus", "Sigmoid", "CELU"]
+# Feature extractors that do nothing but flatten and concatenate, as they are written in a model's readable half
+_PLAIN_EXTRACTORS = tuple(
+    f"'stable_baselines3.common.torch_layers.{name}'>" for name in ("FlattenExtractor", "CombinedExtractor")
+)
 _MAX_BYTES = 1 << 30  # of one part of a model, unpacked: a zip may promise far more than its own size
 
 
@@ -132,7 +137,7 @@ def _member(file: CheckpointFile, name: str) -> bytes:
                     f"{file.path} is refused: its part {name} would unpack to more than {_MAX_BYTES:,} bytes."
                 )
             return archive.read(name)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{file.path} is damaged or cut off ({error}). Copy or write it again.") from error
 
 
@@ -146,7 +151,7 @@ def _model_facts(file: CheckpointFile) -> Facts:
         data = json.loads(_member(file, "data"))
         kind, action_space = data["policy_class"]["__module__"], data["action_space"]
         settings = data["policy_kwargs"]
-        activation = settings.get("activation_fn")
+        activation, extractor = settings.get("activation_fn"), settings.get("features_extractor_class")
         if activation is not None:
             match = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", activation)
             activation = match[1] if match else activation
@@ -156,6 +161,8 @@ def _model_facts(file: CheckpointFile) -> Facts:
         use_sde = bool(data.get("use_sde", False))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise _untold(file, f"its data lacks what SB3 writes there, or is damaged ({error!r:.200})") from error
+    if extractor is not None and not str(extractor).endswith(_PLAIN_EXTRACTORS):
+        raise _untold(file, f"its observations go through {extractor}, a feature extractor of its author's")
     if not kind.startswith(_KNOWN_MODULES):
         raise _untold(file, f"its policy is a class of {kind}, which is not part of SB3")
     return Facts(activation, _box(file, action_space[":type:"], bounds), use_sde)

@@ -1,4 +1,4 @@
-"""Observations of robosuite 1.5, given to a policy that was trained on those of robosuite 1.4 and earlier."""
+"""The ``object`` observations of robosuite 1.4 and earlier, and what they are in 1.5: for old policies and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Conversion = Callable[[th.Tensor], th.Tensor]
 
 def old_lift_object(objects: th.Tensor) -> th.Tensor:
     """
-    1.5 writes gripper_to_cube_pos = cube - gripper, 1.4 wrote gripper - cube.
+    1.5 writes gripper_to_cube_pos = cube - gripper, 1.4 wrote gripper - cube. Its own inverse.
 
     :param objects: (n, 10) of 1.5: cube position 3, quaternion 4, gripper_to_cube_pos 3
     :return: (n, 10) of 1.4
@@ -24,7 +24,7 @@ def old_lift_object(objects: th.Tensor) -> th.Tensor:
 
 def old_single_object(objects: th.Tensor) -> th.Tensor:
     """
-    Can and Square: 1.5 puts the object's pose relative to the gripper first, 1.4 put it last.
+    Can and Square: 1.5 puts the object's pose relative to the gripper first, 1.4 put it last. Its own inverse.
 
     :param objects: (n, 14) of 1.5: relative position 3, relative quaternion 4, position 3, quaternion 4
     :return: (n, 14) of 1.4: position, quaternion, relative position, relative quaternion
@@ -42,10 +42,11 @@ _CHANGED: dict[str, tuple[int, Conversion]] = {
 
 def object_conversion(env_metadata: Mapping[str, Any], object_shape: tuple[int, ...]) -> Conversion | None:
     """
-    What to do with the key ``object`` of a robosuite 1.5 environment before the policy sees it.
+    What to do with the key ``object`` of a robosuite 1.5 environment before an old policy sees it, and with that of an
+    old file of demonstrations before anything of 1.5 does.
 
-    :param env_metadata: of the checkpoint: ``env_name``, ``env_version``
-    :param object_shape: of the ``object`` observation that the policy was trained on
+    :param env_metadata: of the checkpoint, or of the file (``env_args``): ``env_name``, ``env_version``
+    :param object_shape: of the ``object`` observation there
     :return: ``None`` where nothing has to be done
     """
     name = env_metadata.get("env_name")
@@ -57,10 +58,10 @@ def object_conversion(env_metadata: Mapping[str, Any], object_shape: tuple[int, 
         return None  # a variant with more robots or objects: its order is its own
     if version is None:
         warnings.warn(
-            f"This checkpoint for {name} does not say which robosuite it was trained with (`env_version` is "
+            f"This file for {name} does not say which robosuite made it (`env_version` is "
             f"{env_metadata.get('env_version')!r}). Its `object` observations are taken to be those of robosuite 1.5; "
-            "a policy trained with 1.4 or earlier would read them wrongly. If it never succeeds, write `env_version` "
-            "into the checkpoint's `env_metadata`.",
+            "those of 1.4 or earlier are others. If what is learnt from it never succeeds, write `env_version` into a "
+            "checkpoint's `env_metadata`, or into the `env_args` of demonstrations.",
             stacklevel=2,
         )
         return None
