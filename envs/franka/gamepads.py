@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sb3_q2rl.envs.franka.operators import Signals
+from sb3_q2rl.envs.franka.operators import FIRST_HOLD_S, Signals
+
+# Two buttons of which the second comes within this time are pressed at once
+AT_ONCE_S = 0.15
 
 
 class GamepadOperator:
@@ -42,26 +45,28 @@ class GamepadOperator:
             )
         pygame.display.init()
         self._joystick = pygame.joystick.Joystick(index)
-        self._gripper = 0.0
+        self._gripper = self._gripper_until_s = 0.0
 
     def poll(self) -> Signals:
-        pressed, pygame = set(), self._pygame
-        for event in pygame.event.get(pygame.JOYBUTTONDOWN):
-            pressed.add(event.button)
-        pygame.event.pump()
+        pressed, now_s = self._presses(), time.monotonic()
         if 3 in pressed:
             self._gripper = -1.0 if self._gripper > 0 else 1.0
+            self._gripper_until_s = now_s + FIRST_HOLD_S
         axes = np.array([self._joystick.get_axis(i) for i in range(self._joystick.get_numaxes())])
         action = action_of_sticks(axes, self._gripper)
-        acts = bool(action[:6].any()) or 3 in pressed
+        acts = bool(action[:6].any()) or now_s < self._gripper_until_s
         return Signals(0 in pressed, 1 in pressed, 2 in pressed, action if acts else None)
 
     def ask(self, message: str) -> None:
         print(f"{message} Press Start.", flush=True)
-        pygame = self._pygame
-        pygame.event.clear()
-        while not any(event.button == 7 for event in pygame.event.get(pygame.JOYBUTTONDOWN)):
+        self._gripper = self._gripper_until_s = 0.0  # of the last episode
+        self._presses()  # a Start of before is no answer
+        while 7 not in self._presses():
             time.sleep(0.02)
+
+    def _presses(self) -> set[int]:
+        """Of buttons, since the last time. The sticks' events go, too: in a full queue no press finds room."""
+        return {event.button for event in self._pygame.event.get() if event.type == self._pygame.JOYBUTTONDOWN}
 
     def close(self) -> None:
         self._pygame.joystick.quit()
@@ -83,7 +88,8 @@ def action_of_sticks(axes: np.ndarray, gripper: float, dead: float = 0.15) -> np
 class SpaceMouseOperator:
     """
     A SpaceMouse: its cap moves and turns the tool. Its left button: success, its right one: failure, both at once:
-    stop. Either agrees to a question. The gripper stays as it is.
+    stop. Either alone agrees to a question. One button counts when it is let go, or when the other could have joined
+    it. The gripper stays as it is.
 
     :param device: of ``pyspacemouse.open(axis_convention=AxisConvention.ROS)``; None: the first one found
     :raises ImportError: pyspacemouse is not installed
@@ -92,7 +98,10 @@ class SpaceMouseOperator:
 
     def __init__(self, device: Any = None) -> None:
         self._device = self._open() if device is None else device
-        self._was = (False, False)
+        self._held = (False, False)
+        # A button that is down and has not counted yet, and since when
+        self._waiting: int | None = None
+        self._since_s = 0.0
 
     def _open(self) -> Any:
         try:
@@ -110,13 +119,21 @@ class SpaceMouseOperator:
             ) from error
 
     def poll(self) -> Signals:
-        pressed, both = [False, False], False
+        counted, both = [False, False], False
         for state in self._reports():
-            now = (bool(state.buttons[0]), bool(state.buttons[1]))
-            pressed = [p or (n and not w) for p, n, w in zip(pressed, now, self._was, strict=True)]
-            self._was, both = now, both or all(now)
+            held = (bool(state.buttons[0]), bool(state.buttons[1]))
+            if self._waiting is not None and not held[self._waiting]:
+                counted[self._waiting], self._waiting = True, None
+            for button in range(2):
+                if held[button] and not self._held[button]:
+                    self._waiting, self._since_s = button, time.monotonic()
+            if all(held):
+                both, self._waiting = True, None
+            self._held = held
+        if self._waiting is not None and time.monotonic() - self._since_s > AT_ONCE_S:
+            counted[self._waiting], self._waiting = True, None
         action = action_of_cap(np.array([state.x, state.y, state.z, state.roll, state.pitch, state.yaw]))
-        return Signals(pressed[0] and not both, pressed[1] and not both, both, action if action.any() else None)
+        return Signals(counted[0] and not both, counted[1] and not both, both, action if action.any() else None)
 
     def _reports(self) -> Iterator[Any]:
         """All that has come since the last time: a hundred a second, of which each tells a part."""
@@ -131,9 +148,11 @@ class SpaceMouseOperator:
     def ask(self, message: str) -> None:
         print(f"{message} Press a button of the SpaceMouse.", flush=True)
         self.poll()
-        while not any(any(state.buttons[:2]) for state in self._reports()):
+        while any(self._held):  # the press that ended the episode is no answer
             time.sleep(0.02)
-        self.poll()
+            self.poll()
+        while not ((signals := self.poll()).success or signals.failure):
+            time.sleep(0.02)
 
     def close(self) -> None:
         self._device.close()

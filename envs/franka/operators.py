@@ -78,19 +78,20 @@ class KeyboardOperator:
         keys, now_s = self._keys(), time.monotonic()
         for key in set(keys) & set(_MOVES):
             self._held[key] = now_s + (HOLD_S if key in self._held else FIRST_HOLD_S)
-        self._held = {key: until_s for key, until_s in self._held.items() if until_s > now_s}
         if "g" in keys:
             self._gripper = -1.0 if self._gripper > 0 else 1.0
-        acts = bool(self._held) or "g" in keys
+            self._held["g"] = now_s + FIRST_HOLD_S  # one poll's action may not be asked for, see `Signals.and_then`
+        self._held = {key: until_s for key, until_s in self._held.items() if until_s > now_s}
         return Signals(
             success=bool({"\n", "\r"} & set(keys)),
             failure=bool({"\x7f", "\b"} & set(keys)),
             stop=" " in keys,
-            action=action_of_keys(set(self._held), self._gripper) if acts else None,
+            action=action_of_keys(set(self._held), self._gripper) if self._held else None,
         )
 
     def ask(self, message: str) -> None:
         print(f"{message} Press Enter.", file=self.output, flush=True)
+        self._held, self._gripper = {}, 0.0  # of the last episode
         self._keys()  # an Enter of before is no answer
         while not {"\n", "\r"} & set(self._keys(wait_s=0.1)):
             pass
@@ -128,12 +129,12 @@ _MOVES = {
 
 def action_of_keys(held: set[str], gripper: float) -> np.ndarray:
     """
-    :param held: keys that are down
+    :param held: keys that are down; those that move nothing do not matter
     :param gripper: the action's last entry
     :return: (7,) in [-1, 1]
     """
     action = np.zeros(7)
-    for key in held:
+    for key in held & set(_MOVES):
         entry, sign = _MOVES[key]
         action[entry] += sign
     action[6] = gripper

@@ -6,11 +6,18 @@ import pty
 import termios
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sb3_q2rl.envs.franka.gamepads import GamepadOperator, SpaceMouseOperator, action_of_cap, action_of_sticks
+from sb3_q2rl.envs.franka.gamepads import (
+    AT_ONCE_S,
+    GamepadOperator,
+    SpaceMouseOperator,
+    action_of_cap,
+    action_of_sticks,
+)
 from sb3_q2rl.envs.franka.operators import KeyboardOperator, Signals, action_of_keys
 
 
@@ -66,6 +73,23 @@ def test_keys_act_while_they_are_held(terminal):
     keyboard.close()
 
 
+def test_the_gripper_key_is_heard_whichever_poll_it_meets_and_forgotten_by_a_question(terminal):
+    person, stream = terminal
+    keyboard = KeyboardOperator(stream, io.StringIO())
+    keyboard.poll()
+    press(person, b"g")
+    assert Signals().and_then(keyboard.poll()).action is None  # the poll after a step, whose action nobody asks for
+    np.testing.assert_array_equal(keyboard.poll().action, [0, 0, 0, 0, 0, 0, 1])
+    agreed = threading.Timer(0.1, press, (person, b"\r"))
+    agreed.start()
+    keyboard.ask("Ready?")
+    agreed.join()
+    assert keyboard.poll() == Signals()
+    press(person, b"w")
+    np.testing.assert_array_equal(keyboard.poll().action, [1, 0, 0, 0, 0, 0, 0])
+    keyboard.close()
+
+
 def test_the_terminal_is_given_back(terminal):
     _, stream = terminal
     before = termios.tcgetattr(stream)
@@ -117,6 +141,124 @@ def test_no_gamepad():
     pytest.importorskip("pygame", reason="needs the extra `gamepad`")
     with pytest.raises(ValueError, match="99, but .* gamepads were found"):
         GamepadOperator(99)
+
+
+class Pygame:
+    """Of pygame, the events and a joystick whose axes rest. Its queue holds as much as SDL's."""
+
+    JOYBUTTONDOWN, JOYAXISMOTION = 1, 2
+
+    def __init__(self) -> None:
+        self.queue: list[SimpleNamespace] = []
+        self.event = self
+
+    def post(self, kind: int, button: int = 0) -> None:
+        if len(self.queue) < 65_535:
+            self.queue.append(SimpleNamespace(type=kind, button=button))
+
+    def get(self, kind: int | None = None) -> list[SimpleNamespace]:
+        taken = [event for event in self.queue if kind in (None, event.type)]
+        self.queue = [event for event in self.queue if kind not in (None, event.type)]
+        return taken
+
+    def get_numaxes(self) -> int:
+        return 4
+
+    def get_axis(self, _: int) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def gamepad():
+    operator = GamepadOperator.__new__(GamepadOperator)
+    operator._pygame = operator._joystick = Pygame()
+    operator._gripper = operator._gripper_until_s = 0.0
+    return operator._pygame, operator
+
+
+def test_a_stick_that_never_rests_leaves_room_for_the_stop_button(gamepad):
+    pygame, operator = gamepad
+    for _ in range(70):
+        for _ in range(1000):
+            pygame.post(pygame.JOYAXISMOTION)
+        assert operator.poll() == Signals()
+    pygame.post(pygame.JOYBUTTONDOWN, button=2)
+    assert operator.poll() == Signals(stop=True)
+    assert operator.poll() == Signals()
+
+
+def test_the_gripper_button_is_heard_whichever_poll_it_meets_and_forgotten_by_a_question(gamepad, monkeypatch):
+    pygame, operator = gamepad
+    pygame.post(pygame.JOYBUTTONDOWN, button=3)
+    operator.poll()
+    np.testing.assert_array_equal(operator.poll().action, [0, 0, 0, 0, 0, 0, 1])
+    monkeypatch.setattr(time, "sleep", lambda seconds: pygame.post(pygame.JOYBUTTONDOWN, button=7))
+    operator.ask("Ready?")
+    assert operator.poll() == Signals()
+
+
+class Buttons:
+    """A SpaceMouse whose cap rests and whose buttons are what the test says."""
+
+    def __init__(self) -> None:
+        self.buttons = [0, 0]
+
+    def read(self) -> SimpleNamespace:
+        return SimpleNamespace(t=0.0, x=0, y=0, z=0, roll=0, pitch=0, yaw=0, buttons=self.buttons)
+
+
+def test_of_two_buttons_the_first_is_no_success():
+    device = Buttons()
+    operator = SpaceMouseOperator(device)
+    device.buttons = [1, 0]
+    assert operator.poll() == Signals()
+    time.sleep(0.04)
+    device.buttons = [1, 1]
+    assert operator.poll() == Signals(stop=True)
+    device.buttons = [0, 1]
+    time.sleep(1.2 * AT_ONCE_S)
+    assert operator.poll() == Signals()
+    device.buttons = [0, 0]
+    assert operator.poll() == Signals()
+
+
+def test_a_button_counts_when_it_is_let_go_or_has_stayed_alone():
+    device = Buttons()
+    operator = SpaceMouseOperator(device)
+    for buttons, expected in (([1, 0], Signals(success=True)), ([0, 1], Signals(failure=True))):
+        for hold_s in (0.0, 1.2 * AT_ONCE_S):
+            device.buttons = buttons
+            assert operator.poll() == Signals()
+            time.sleep(hold_s)
+            if not hold_s:
+                device.buttons = [0, 0]
+            assert operator.poll() == expected
+            device.buttons = [0, 0]
+            assert operator.poll() == Signals()
+    device.buttons = [1, 0]
+    operator.poll()
+    device.buttons = [0, 1]  # let go, and the other one pressed, between two looks
+    assert operator.poll() == Signals(success=True)
+    device.buttons = [0, 0]
+    assert operator.poll() == Signals(failure=True)
+
+
+@pytest.mark.parametrize("ended_by", [[1, 0], [1, 1]])
+def test_the_press_that_ended_an_episode_agrees_to_nothing(ended_by):
+    device = Buttons()
+    operator = SpaceMouseOperator(device)
+    device.buttons = ended_by
+    operator.poll()
+    asked = threading.Thread(target=operator.ask, args=("Ready?",))
+    asked.start()
+    for buttons in (ended_by, [0, 0], [1, 1], [0, 0]):  # neither does a stop
+        device.buttons = buttons
+        asked.join(2 * AT_ONCE_S)
+        assert asked.is_alive()
+    device.buttons = [0, 1]
+    asked.join(1.0)
+    assert not asked.is_alive()
+    assert operator.poll() == Signals()  # still held: it says nothing about the episode
 
 
 class Reports:
@@ -175,6 +317,8 @@ def test_buttons_of_a_space_mouse(space_mouse):
     reports.buttons(0)
     assert operator.poll() == Signals(success=True)
     reports.buttons(2)
+    assert operator.poll() == Signals()  # the other one may come
+    time.sleep(1.2 * AT_ONCE_S)
     assert operator.poll() == Signals(failure=True)
     assert operator.poll() == Signals()  # still held
     reports.buttons(3)
