@@ -112,7 +112,6 @@ class FrankaEnv(gym.Env, EzPickle):
         self._home_xyzw = np.array(self.limits.home_xyzw)
         self._was_connected = self._is_faulty = False
         self._observation: Any = None
-        self._force_n = 0.0
 
     def _make_simulator(self) -> Any:
         from sb3_q2rl.envs.franka.mujoco_robot import MujocoRobot
@@ -140,13 +139,15 @@ class FrankaEnv(gym.Env, EzPickle):
 
     def _robot_parts(self) -> dict[str, np.ndarray]:
         state = self.guard.state()
-        self._force_n = float(np.linalg.norm(state.wrench[:3]))
         assert self.guard.target is not None
         return observe_robot(state, self.guard.target, self._home_xyzw, self.config)
 
     def _observe(self) -> Any:
         if self.obs_mode == "state":
             return np.concatenate(list(self._parts().values()))
+        return {**self._images(), "state": np.concatenate(list(self._robot_parts().values()))}
+
+    def _images(self) -> dict[str, np.ndarray]:
         images = self.guard.images()
         missing = [key for key in IMAGE_KEYS if key not in images]
         if missing:
@@ -154,7 +155,7 @@ class FrankaEnv(gym.Env, EzPickle):
                 f"`obs_mode` is 'image', but the robot has no {' and no '.join(missing)}. Give it both cameras, or use "
                 "`obs_mode='state'`."
             )
-        return {**{key: images[key] for key in IMAGE_KEYS}, "state": np.concatenate(list(self._robot_parts().values()))}
+        return {key: images[key] for key in IMAGE_KEYS}
 
     def named_observation(self) -> dict[str, np.ndarray]:
         """:return: float32, without images: the parts by name, and ``flat``, all of them in the order of the vector"""
@@ -179,7 +180,7 @@ class FrankaEnv(gym.Env, EzPickle):
         self._observation = self._ready()
         if self.log is not None:
             self.log.append_reset(self._observation, seed)
-        return self._observation, {"is_success": False, "force_n": self._force_n}
+        return self._observation, {"is_success": False, "force_n": self.guard.force_n}
 
     def _ready(self) -> Any:
         """Try until the robot is at a start, or a person is needed who is not there."""
@@ -215,11 +216,13 @@ class FrankaEnv(gym.Env, EzPickle):
             width = self.task.start.gripper_width_m
             self.guard.begin(Command(state.position_m, state.quaternion_xyzw, width))
             return
+        if self.obs_mode == "image":
+            self._images()  # a camera that is not there is told before the arm moves
         if self.operator is not None:
+            self.guard.stop()  # a person may take longer than the watchdog waits, and nothing shall be pressed upon
             self.operator.ask("Prepare the next episode, and step back: the arm is going to move.")
-        self.guard.move(draw_start(self.task, self.np_random))
-        if self.operator is not None:
-            self._poll()  # what was pressed before the episode says nothing about it
+        self.guard.move(draw_start(self.task, self.np_random), attend=self._poll)
+        self._poll()  # what else was pressed before the episode says nothing about it
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """
@@ -234,7 +237,7 @@ class FrankaEnv(gym.Env, EzPickle):
         if self._observation is None or self._is_faulty:
             raise gym.error.ResetNeeded("Call reset() before step(): there is no episode, or a fault ended it.")
         signals, executed, fault = self._act(action)
-        info: dict[str, Any] = {"force_n": self._force_n}
+        info: dict[str, Any] = {"force_n": self.guard.force_n}
         if signals.action is not None:
             info["intervene_action"] = executed
         if np.abs(executed - action).max() > SAME_ACTION:
@@ -255,25 +258,28 @@ class FrankaEnv(gym.Env, EzPickle):
         signals, executed = Signals(), np.zeros(ACTION_DIM, np.float32)
         try:
             signals = self._poll()
-            if signals.stop:
-                raise self.guard.stop_for("a person stopped the arm.", recoverable=False)
             asked = action if signals.action is None else np.asarray(signals.action, dtype=np.float64)
             executed = self._execute(asked.clip(-1.0, 1.0))
             signals = signals.and_then(self._poll())
-            if signals.stop:
-                raise self.guard.stop_for("a person stopped the arm.", recoverable=False)
             self._observation = self._observe()
         except RobotError as error:
             return signals, executed, error
         return signals, executed, None
 
     def _poll(self) -> Signals:
+        """
+        :return: what the person does, if it is no stop
+        :raises RobotError: a stop, or nobody could press it any more
+        """
         if self.operator is None:
             return Signals()
         try:
-            return self.operator.poll()
-        except Exception as error:  # whatever a device's driver may raise: nobody could press stop any more
+            signals = self.operator.poll()
+        except Exception as error:  # whatever a device's driver may raise
             raise self.guard.stop_for(f"the operator's device failed ({type(error).__name__}: {error}).") from error
+        if signals.stop:
+            raise self.guard.stop_for("a person stopped the arm.", recoverable=False)
+        return signals
 
     def judge(self, signals: Signals) -> tuple[bool, bool]:
         """

@@ -65,7 +65,24 @@ def towards(a: Waypoint, b: Waypoint, period_s: float, limits: Limits) -> Waypoi
     :param limits: the speeds of resets
     :return: where that leads, b at most
     """
-    part = min(1.0, period_s / max(travel_s(a, b, limits), 1e-9))
+    return _between(a, b, min(1.0, period_s / max(travel_s(a, b, limits), 1e-9)))
+
+
+def led_by(state: RobotState, place: Waypoint, limits: Limits) -> Waypoint:
+    """
+    :param state: where the arm is
+    :param place: where the target shall be
+    :param limits: how far ahead of the arm it may be
+    :return: the place, or as much of the way from the arm to it as ``max_lead_m`` and ``max_lead_rad`` allow
+    """
+    here = Waypoint(state.position_m, state.quaternion_xyzw)
+    way_m = float(np.linalg.norm(place.position_m - here.position_m))
+    turn_rad = float(angle_between(place.quaternion_xyzw, here.quaternion_xyzw))
+    part = min(1.0, limits.max_lead_m / max(way_m, 1e-9), limits.max_lead_rad / max(turn_rad, 1e-9))
+    return _between(here, place, part)
+
+
+def _between(a: Waypoint, b: Waypoint, part: float) -> Waypoint:
     turn = to_rotation_vector(product(b.quaternion_xyzw, inverse(a.quaternion_xyzw)))
     quaternion = product(from_rotation_vector(part * turn), a.quaternion_xyzw)
     return Waypoint(a.position_m + part * (b.position_m - a.position_m), quaternion)

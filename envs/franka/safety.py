@@ -46,7 +46,7 @@ class Limits:
     :param max_approach_m: a reset may begin so far out of the box, e.g. from the arm's home, and leads straight into it
     :param max_recoveries: automatic recoveries within ``recovery_window_s``; then a person is asked
     :param recovery_window_s: see there
-    :raises ValueError: not finite, negative, or a box that is empty
+    :raises ValueError: not finite, negative, a reset that stands still, or a box that is empty
     """
 
     low_m: Point
@@ -87,6 +87,8 @@ class Limits:
                 raise ValueError(f"`{field.name}` is {value!r}: expected {expected}.")
             if not shape and field.name != "travel_height_m" and numbers < 0:
                 raise ValueError(f"`{field.name}` is {value}: a limit is 0 or above.")
+            if field.name.startswith("travel_speed") and numbers == 0:
+                raise ValueError(f"`{field.name}` is {value}: expected more than 0, or no reset would ever arrive.")
         for axis, low, high in zip("xyz", self.low_m, self.high_m, strict=True):
             if low > high:
                 raise ValueError(f"`low_m` is above `high_m` in {axis}: {low} > {high}. Swap them, or mend the box.")

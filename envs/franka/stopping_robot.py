@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 from sb3_q2rl.envs.franka.bounded import BoundedCalls, CallHangsError
 from sb3_q2rl.envs.franka.robot import Command, FrankaRobot, RobotError, RobotState
 from sb3_q2rl.envs.franka.safety import Limits, fault_of
@@ -36,6 +38,8 @@ class StoppingRobot:
         self.period_s = period_s
         self.real_time = real_time
         self.target: Command | None = None
+        # Measured last, also where it stopped the arm
+        self.force_n = 0.0
         self._fault: RobotError | None = None
         self._state: RobotState | None = None
         self._recoveries: deque[float] = deque()
@@ -156,6 +160,8 @@ class StoppingRobot:
 
     def _measure(self) -> RobotState:
         state = self._call("state", self.robot.state)
+        if np.isfinite(force_n := np.linalg.norm(state.wrench[:3])):
+            self.force_n = float(force_n)
         fault = fault_of(state, time.monotonic() if self.real_time else None, self.limits)
         if fault is not None:
             raise self.stop_for(fault)

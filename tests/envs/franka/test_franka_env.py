@@ -176,6 +176,18 @@ def test_images():
     env.close()
 
 
+def test_images_that_are_missing_are_told_before_anybody_is_asked_and_the_arm_moves():
+    robot, operator = ToyRobot(), ScriptedOperator()
+    robot.images = dict
+    env = real_env(robot, obs_mode="image", operator=operator)
+    with pytest.raises(ValueError, match="no workspace_rgb and no wrist_rgb"):
+        env.reset()
+    assert robot.sent == []
+    assert operator.questions == []
+    env.close()
+    assert robot.calls[-2:] == ["stop", "close"]
+
+
 def test_wrong_actions():
     env = real_env()
     env.reset()
@@ -242,6 +254,54 @@ def test_a_person_stops_the_arm_and_is_asked_before_it_moves_again(when):
     env.close()
 
 
+def test_a_stop_is_heard_while_a_reset_moves_the_arm():
+    operator, robot = ScriptedOperator(), ToyRobot((0.45, -0.1, 0.1))
+    env = real_env(robot, operator=operator)
+    # the person stops the first reset at its 11th command, and the second one after its last
+    operator.signals = [Signals()] * 10 + [Signals(stop=True)]
+    sent_when_asked = []
+    ask = operator.ask
+
+    def asked(message):
+        ask(message)
+        sent_when_asked.append(len(robot.sent))
+        if len(operator.questions) == 3:
+            robot.pose = PEG_INSERTION.start
+            env.guard.move = lambda *args, **kwargs: operator.signals.append(Signals(stop=True))
+        if len(operator.questions) == 4:
+            del env.guard.move
+
+    operator.ask = asked
+    env.reset()
+    assert sent_when_asked == [0, 10, 10, 10, 10]
+    prepare, stopped = "Prepare the next episode", "a person stopped the arm"
+    for question, words in zip(operator.questions, [prepare, stopped, prepare, stopped, prepare], strict=True):
+        assert words in question
+    assert robot.calls.count("recover") == 2
+    env.step(STAY)
+    env.close()
+
+
+def test_a_person_may_take_their_time_between_episodes():
+    operator, robot = ScriptedOperator(), ToyRobot()
+    env = real_env(robot, operator=operator, limits=task_limits(PEG_INSERTION, watchdog_s=0.1))
+    env.reset()
+    standing = []
+
+    def prepare(message):
+        standing.append(robot.standing.is_set())
+        time.sleep(0.3)
+
+    operator.ask = prepare
+    for signals in (Signals(success=True), Signals(failure=True), Signals()):  # the last one: a time limit
+        operator.signals = [signals]
+        env.step(STAY)
+        env.reset()
+    assert standing == [True] * 3
+    assert robot.calls.count("recover") == 0
+    env.close()
+
+
 # ---------------------------------------------------------------------- faults
 
 
@@ -253,6 +313,7 @@ def test_a_fault_truncates_and_the_next_reset_recovers():
     after, reward, terminated, truncated, info = env.step(UP)
     assert (reward, terminated, truncated) == (-1.0, False, True)
     assert "90.0 N" in info["robot_error"]
+    assert info["force_n"] == 90.0
     # nothing was executed, and nothing new was measured
     np.testing.assert_array_equal(info["executed_action"], STAY)
     np.testing.assert_array_equal(after, observation)

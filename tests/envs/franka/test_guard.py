@@ -87,6 +87,35 @@ def test_a_reset_from_outside_only_comes_nearer():
     np.testing.assert_allclose(robot.pose.position_m, START.position_m)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_reset_from_outside_that_is_blocked_draws_the_spring_no_further(turned):
+    robot = ToyRobot((0.5, 0.0, 0.2 if turned else 0.6), follows=0.0)
+    if turned:  # a ToyRobot turns at once: this one measures that its hand is stuck
+        robot.changes["quaternion_xyzw"] = from_tilt_and_yaw(np.array([0.0, 0.0, 1.4]), HOME)
+    stuck = robot.state()
+    with pytest.raises(RobotError, match="Is something in the way") as caught:
+        guarded(robot).move(START)
+    assert caught.value.recoverable
+    assert robot.standing.is_set()
+    assert np.linalg.norm(ways(robot) - stuck.position_m, axis=1).max() <= LIMITS.max_lead_m + 1e-9
+    turns = [angle_between(command.quaternion_xyzw, stuck.quaternion_xyzw) for command in robot.sent]
+    assert max(turns) <= LIMITS.max_lead_rad + 1e-6
+
+
+def test_a_reset_from_outside_waits_for_an_arm_that_lags():
+    robot = ToyRobot((0.3, 0.0, 0.6), follows=0.4)
+    guarded(robot, travel_speed_m_s=0.3).move(START)
+    np.testing.assert_allclose(robot.pose.position_m, START.position_m, atol=0.02)
+
+
+def test_a_person_is_heard_in_all_of_a_reset():
+    robot, heard = ToyRobot((0.3, 0.0, 0.4), follows=0.5), []
+    goal = Command(np.array([0.5, 0.05, 0.1]), HOME, 0.0)
+    guarded(robot, travel_speed_m_s=0.3).move(goal, attend=lambda: heard.append(len(robot.sent)))
+    # before each command, whether it leads inside, moves the fingers, goes the way or waits for the arm
+    assert heard == list(range(len(robot.sent)))
+
+
 def test_a_reset_from_far_away_asks_for_a_person():
     robot = ToyRobot((0.5, 0.9, 0.2))
     with pytest.raises(RobotError, match="by hand") as caught:
@@ -129,6 +158,17 @@ def test_a_bad_measurement_stops_and_nothing_more_is_sent(changes, words):
     assert len(robot.sent) == 1
     guard.recover()
     guard.command(START)
+
+
+def test_what_another_thread_stops_while_a_command_measures_is_not_commanded():
+    robot = ToyRobot()
+    guard = guarded(robot)
+    guard.command(START)
+    guard.forget_state()
+    robot.instead["state"] = lambda: guard.stop_for("the watchdog was faster.")
+    with pytest.raises(RobotError, match="the watchdog was faster"):
+        guard.command(START)
+    assert len(robot.sent) == 1
 
 
 def test_old_data_stop_a_real_robot_only():

@@ -226,6 +226,8 @@ def test_how_far_outside():
         ({"low_m": (0.7, 0, 0)}, "`low_m` is above `high_m` in x"),
         ({"low_m": (0.0, 0.0)}, "expected 3 finite numbers"),
         ({"max_step_m": -0.1}, "a limit is 0 or above"),
+        ({"travel_speed_m_s": 0}, "`travel_speed_m_s` is 0: expected more than 0"),
+        ({"travel_speed_rad_s": 0.0}, "`travel_speed_rad_s` is 0.0: expected more than 0"),
         ({"max_force_n": float("nan")}, "expected a finite number"),
         ({"max_yaw_rad": 3.1}, "yaw jumps to -pi"),
         ({"home_xyzw": (0.0, 0.0, 0.0, 1.0)}, "points straight down"),
