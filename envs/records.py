@@ -108,6 +108,11 @@ class RecordReader:
         for body in _bodies(self._file, self.path):
             yield _parse(body)
 
+    @property
+    def position(self) -> int:
+        """Bytes that were read."""
+        return 0 if self._file is None else self._file.tell()
+
     def close(self) -> None:
         """Reading again begins at the start."""
         if self._file is not None:
@@ -140,7 +145,8 @@ def _bodies(file: BinaryIO, path: Path) -> Iterator[bytes]:
         head = file.read(HEAD.size)
         size, checksum = HEAD.unpack(head) if len(head) == HEAD.size else (0, None)
         body = file.read(size)
-        if len(body) < size or zlib.crc32(body) != checksum:
+        # No record is empty: a power cut may leave zeros, and the checksum of nothing is zero
+        if size == 0 or len(body) < size or zlib.crc32(body) != checksum:
             file.seek(start)
             return
         yield body

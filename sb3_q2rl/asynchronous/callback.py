@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,7 +107,11 @@ class AsyncLearning(BaseCallback):
         gc.freeze()
 
     def _on_step(self) -> bool:
+        self._write_rows()  # up to the last step: this one is not stored yet
         return True
+
+    def _on_rollout_end(self) -> None:
+        self._write_rows()
 
     def _on_training_end(self) -> None:
         model = self.model
@@ -114,6 +119,7 @@ class AsyncLearning(BaseCallback):
         self._ended.set()
         gc.unfreeze()
         del model.train
+        self._write_rows()
         state = self._stop_learner()
         self._records.close()
         model.set_parameters(state["parameters"])
@@ -129,8 +135,7 @@ class AsyncLearning(BaseCallback):
         """What ``model.train`` does meanwhile."""
         model = self.model
         assert isinstance(model, OfflineToOnlineSAC)
-        for record in self._rows.take():
-            self._append(record)
+        self._write_rows()
         progress = model._current_progress_remaining
         order = {"gradient_steps": gradient_steps, "batch_size": batch_size, "progress": progress}
         self._append(Record({"kind": "train", **order}, {}))
@@ -143,6 +148,10 @@ class AsyncLearning(BaseCallback):
         if self._process is not None and self._process.poll() is not None:
             self._restart_learner()
         self._stepped.set()
+
+    def _write_rows(self) -> None:
+        for record in self._rows.take():
+            self._append(record)
 
     def _append(self, record: Record) -> None:
         self._records.append(*record)
@@ -158,12 +167,14 @@ class AsyncLearning(BaseCallback):
             self._stepped.wait(LOOK_EVERY_S)
             self._stepped.clear()
             time.sleep(AFTER_STEP_S)
-            if not self.files.weights.exists():
+            try:
+                found = self.files.weights.stat()
+            except OSError:  # none yet, or a shared disk's bad moment
                 continue
-            found = self.files.weights.stat()
             if (found.st_ino, found.st_mtime_ns) != seen:
-                seen = found.st_ino, found.st_mtime_ns
-                self._arrived = load_whole(self.files.weights, device)
+                arrived = _readable(self.files.weights, device)
+                if arrived is not None:
+                    self._arrived, seen = arrived, (found.st_ino, found.st_mtime_ns)
 
     # ------------------------------------------------------------------ beginning, and beginning again
 
@@ -203,8 +214,8 @@ class AsyncLearning(BaseCallback):
         model.replay_buffer.forget_open_episodes()
         model.num_timesteps = max(model.num_timesteps, n_rows * model.n_envs)
         self.num_timesteps = model.num_timesteps
-        if self.files.weights.exists():
-            state = load_whole(self.files.weights, model.device)
+        state = _readable(self.files.weights, model.device)
+        if state is not None:
             adopt(model.policy, state["policy"])
             model._n_updates = self.n_updates = state["n_updates"]
 
@@ -248,7 +259,13 @@ class AsyncLearning(BaseCallback):
             code = self._process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            code = self._process.wait()
+            self._process.wait()
+            self._process = None
+            raise RuntimeError(
+                f"The learner was still busy {self.stop_timeout_s:.0f} s after the end, and was ended: an estimation "
+                "takes minutes. All transitions are kept: start the same script again with more steps, or with more "
+                "`stop_timeout_s`."
+            ) from None
         self._process = None
         if code != 0:
             raise RuntimeError(f"The learner did not end as it should (code {code}). {self._last_words()}")
@@ -256,6 +273,17 @@ class AsyncLearning(BaseCallback):
     def _last_words(self) -> str:
         tail = self.files.output.read_text(errors="replace")[-2000:]
         return f"What it said last in {self.files.output}:\n{tail}"
+
+
+def _readable(path: Path, device: Any) -> dict[str, Any] | None:
+    """Weights are written often, so not flushed, and shared disks have bad moments: others come in a second."""
+    try:
+        return load_whole(path, device)
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        warnings.warn(f"{path} cannot be read now ({error!r:.200}); the next one is awaited.", stacklevel=2)
+        return None
 
 
 def _refuse_what_cannot_be_rebuilt(model: OfflineToOnlineSAC) -> None:

@@ -8,10 +8,11 @@ import importlib
 import json
 import os
 import signal
+import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stable_baselines3.common.logger import Logger
 
@@ -22,7 +23,7 @@ from sb3_q2rl.bc.checkpoint import write_checkpoint
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.envs.records import Record, RecordReader
 
-IDLE_S = 0.01
+IDLE_S, LOOK_EVERY_S = 0.01, 1.0
 PUBLISH_EVERY_S, SAVE_EVERY_S = 1.0, 60.0
 
 
@@ -37,6 +38,8 @@ class Learner:
 
     def __init__(self, files: RunFiles, device: str | None = None) -> None:
         self.files = files
+        # A run that had ended before may be about to go on: its last word then was not for us
+        self._n_bytes_before = files.transitions.stat().st_size if files.transitions.exists() else 0
         about = json.loads(files.about.read_text())
         algorithm = getattr(importlib.import_module(about["module"]), about["class"])
         self.model: OfflineToOnlineSAC = algorithm.load(files.start, device=device or about["device"])
@@ -47,7 +50,7 @@ class Learner:
         self.started_at: int | None = None
         self.orders: deque[dict[str, Any]] = deque()
         self.n_done = self._n_skipped = 0
-        self.is_told_to_stop = False
+        self.is_told_to_stop = self._is_leaving = False
         self._published = -1
         if files.learner.exists():
             self._restore(load_whole(files.learner, self.model.device))
@@ -132,11 +135,17 @@ class Learner:
 
         :param actor_pid: the parent process; None: the actor is elsewhere
         """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the actor, which tells us
+        if actor_pid is None:
+            signal.signal(signal.SIGINT, self._leave_soon)
+            print(f"Follows the run in {self.files.directory} until it ends, or Ctrl-C.", flush=True)
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the actor, which tells us
+            threading.Thread(target=self._leave_unstarted, args=(actor_pid,), daemon=True).start()
         published_s = saved_s = time.monotonic()
         while True:
             self.take_in()
-            if self.is_told_to_stop or actor_pid not in (None, os.getppid()):
+            is_over = self.is_told_to_stop and self._concerns_us(actor_pid)
+            if is_over or self._is_leaving or actor_pid not in (None, os.getppid()):
                 break
             was_busy = self.learn()
             now_s = time.monotonic()
@@ -151,6 +160,39 @@ class Learner:
                 time.sleep(IDLE_S)
         self.publish()
         self.save()
+
+    def _concerns_us(self, actor_pid: int | None) -> bool:
+        """Whoever starts a learner by hand may do so before the actor goes on with a run that had ended."""
+        return actor_pid is not None or self.reader.position > self._n_bytes_before
+
+    def _leave_soon(self, *_: Any) -> None:
+        """Ctrl-C: after this order, with all that was learnt. Again: at once."""
+        self._is_leaving = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def _leave_unstarted(self, actor_pid: int) -> None:
+        """An estimation takes minutes and hears nothing. Without an actor it is only in the way of the next learner."""
+        while not self.model.has_started:
+            if os.getppid() != actor_pid:
+                print("The actor has gone before anything was learnt.", flush=True)
+                os._exit(0)
+            time.sleep(LOOK_EVERY_S)
+
+
+def _hold(lock: IO[str], actor_pid: int | None) -> None:
+    """Wait for a learner of an actor that was killed: it may still be finishing."""
+    has_said = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if actor_pid not in (None, os.getppid()):
+                raise SystemExit("The actor has gone.") from None
+            if not has_said:
+                print("Waits for another learner of this run to end.", flush=True)
+                has_said = True
+            time.sleep(LOOK_EVERY_S)
 
 
 def _step_back() -> None:
@@ -174,7 +216,7 @@ def main() -> None:
     while not files.start.exists():
         time.sleep(0.1)
     with open(files.lock, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a learner of an actor that was killed may still be finishing
+        _hold(lock, arguments.actor_pid)
         Learner(files, arguments.device).run(arguments.actor_pid)
 
 

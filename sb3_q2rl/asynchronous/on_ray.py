@@ -5,6 +5,7 @@ fro. For the callback it is a process like the one that it starts here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -125,10 +126,10 @@ class RayLearner:
                     time.sleep(SYNC_EVERY_S)
             self._ray.kill(self._host)  # its cores and its folder are free again
             self._code = code
-        except self._ray.exceptions.RayError as error:
-            with open(self._files.output, "a") as output:
-                output.write(f"The learner's machine was lost: {error}\n")
+        except (self._ray.exceptions.RayError, OSError) as error:
             self._code = -1
+            with contextlib.suppress(OSError), open(self._files.output, "a") as output:
+                output.write(f"The learner's machine was lost, or the disk is full: {error}\n")
 
     def _call(self, method: Any, *arguments: Any) -> Any:
         return self._ray.get(method.remote(*arguments))

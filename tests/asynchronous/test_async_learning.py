@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -252,6 +255,93 @@ def test_a_learner_that_somebody_else_started(tmp_path):
     alone = AsyncLearning(tmp_path, learner="elsewhere", stop_timeout_s=0.1)
     with pytest.raises(RuntimeError, match="No learner finished within `stop_timeout_s`=0.1"):
         model.learn(model.num_timesteps + HORIZON, callback=alone)
+
+
+def test_a_learner_that_is_started_before_its_run_goes_on(tmp_path):
+    """The run had ended, and says so in its last record."""
+    model, files = model_of(SlowReach()), RunFiles(tmp_path)
+    model.learn(20_000, callback=[AsyncLearning(tmp_path), Tell(lambda lines: lines[-1][2] > 0)])
+    n_updates = model._n_updates
+    command = [sys.executable, "-m", "sb3_q2rl.asynchronous.learner", tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert "Follows the run" in process.stdout.readline()
+        tell = Tell(lambda lines: lines[-1][2] > n_updates)
+        model.learn(20_000, callback=[AsyncLearning(tmp_path, learner="elsewhere"), tell])
+        assert process.wait(30) == 0
+    saved = files.learner.stat().st_mtime_ns
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert "Ctrl-C" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert files.learner.stat().st_mtime_ns > saved
+
+
+BUSY = """
+import os, sys, time
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from sb3_q2rl.asynchronous.learner import Learner
+from sb3_q2rl.asynchronous.run_files import RunFiles
+learner = Learner(RunFiles(Path(sys.argv[1])))
+learner.take_in = lambda: time.sleep(1_000)  # as an estimation, which takes minutes
+learner.run(actor_pid=os.getppid() + 1)
+"""
+
+
+def test_a_learner_without_an_actor_is_in_nobodys_way(tmp_path):
+    model, callback = model_of(reach()), AsyncLearning(tmp_path)
+    callback._check_or_write_about(model)
+    model.save(callback.files.start)
+    assert subprocess.run([sys.executable, "-c", BUSY, tmp_path], timeout=60).returncode == 0
+    with open(callback.files.lock, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another learner is at work
+        command = [sys.executable, "-m", "sb3_q2rl.asynchronous.learner", tmp_path, "--actor-pid", "1"]
+        result = subprocess.run(command, timeout=60, capture_output=True, text=True)
+        assert "The actor has gone" in result.stderr
+
+
+class Interrupt(BaseCallback):
+    """As Ctrl-C, or a person who stops, during a step."""
+
+    def __init__(self, at: int, raises: bool) -> None:
+        super().__init__()
+        self.at, self.raises = at, raises
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == self.at and self.raises:
+            raise KeyboardInterrupt
+        return self.num_timesteps < self.at
+
+
+@pytest.mark.parametrize(("train_freq", "raises"), [(100, True), ((1, "episode"), False)])
+def test_every_transition_is_on_disk_before_anything_is_trained(tmp_path, train_freq, raises):
+    model, callback = model_of(reach(), train_freq=train_freq), AsyncLearning(tmp_path)
+    with contextlib.suppress(KeyboardInterrupt):
+        model.learn(200, callback=[callback, Interrupt(at=29, raises=raises)])
+    kinds = [record.head["kind"] for record in read_records(callback.files.transitions)]
+    assert kinds.count("row") == model.replay_buffer.pos == 28
+    if raises:
+        callback._process.kill()
+        callback._process.wait()
+
+
+def test_weights_that_cannot_be_read_are_awaited_again(tmp_path, monkeypatch):
+    fails = []
+
+    def sometimes(path, device):
+        if path.name == "weights.pt" and not fails:
+            fails.append(path)
+            raise OSError(116, "Stale file handle")
+        return load_whole(path, device)
+
+    monkeypatch.setattr("sb3_q2rl.asynchronous.callback.load_whole", sometimes)
+    model = model_of(SlowReach())
+    with pytest.warns(UserWarning, match="Stale file handle.*the next one is awaited"):
+        model.learn(20_000, callback=[AsyncLearning(tmp_path), Tell(lambda lines: lines[-1][2] > 0)])
+    RunFiles(tmp_path).weights.write_bytes(b"")  # a power cut
+    tell = Tell(lambda lines: lines[-1][2] > 0)
+    with pytest.warns(UserWarning, match="cannot be read now"):
+        model_of(SlowReach()).learn(20_000, callback=[AsyncLearning(tmp_path), tell])
 
 
 def test_a_learner_that_always_fails(tmp_path, monkeypatch):

@@ -72,6 +72,18 @@ def test_a_torn_tail_is_put_aside_and_writing_goes_on(tmp_path, cut):
     assert len(list(tmp_path.glob("*.torn-*"))) == 1
 
 
+def test_zeros_that_a_power_cut_left_are_no_records(tmp_path):
+    path = tmp_path / "x.log"
+    write(path)
+    with open(path, "ab") as file:
+        file.write(bytes(4096))
+    assert len(list(read_records(path))) == 4
+    write(path)
+    assert len(list(read_records(path))) == 8
+    (torn,) = tmp_path.glob("*.torn-*")
+    assert torn.read_bytes() == bytes(4096)
+
+
 def test_every_length_of_a_file_can_be_read(tmp_path):
     path = tmp_path / "x.log"
     write(path)
