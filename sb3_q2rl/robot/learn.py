@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 
 from sb3_q2rl.asynchronous import AsyncLearning
 from sb3_q2rl.bc.features import BCFeatures
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if args.bc_features:
             env = BCFeatures(env, args.policy)
         model = _make_model(args, env)
-        model.set_logger(configure(str(args.output), ["csv"]))
+        model.set_logger(_progress_log(args.output))
         callbacks: list[BaseCallback] = [EpisodeLogCallback(args.output / "episodes.csv"), FiguresCallback()]
         if args.film_every:
             callbacks.append(TimelapseCallback(args.output / "films", args.film_every))
@@ -101,6 +101,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         env.close()
     return 0
+
+
+def _progress_log(folder: Path) -> Logger:
+    """``progress.csv``, which SB3 writes anew: that of a run that goes on is kept as ``progress_1.csv`` and so on."""
+    before = folder / "progress.csv"
+    if before.exists():
+        before.rename(folder / f"progress_{1 + len(list(folder.glob('progress_*.csv')))}.csv")
+    return configure(str(folder), ["csv"])
 
 
 def _make_model(args: argparse.Namespace, env: gym.Env) -> QGatedSAC:

@@ -9,6 +9,7 @@ from sb3_q2rl.envs.franka.fci import FCIRobot
 from sb3_q2rl.envs.franka.remote import RemoteRobot
 from sb3_q2rl.envs.franka.remote_messages import Key
 from sb3_q2rl.envs.franka.tasks import find_task
+from sb3_q2rl.robot.learn import _progress_log
 from sb3_q2rl.robot.make import add_env_options, make_env, make_robot, read_lab, simulated_id
 
 
@@ -82,3 +83,17 @@ def test_the_simulated_tasks_are_registered():
     for task in ("peg_insertion", "pipe_assembly", "kitting", "kitting_modified"):
         for mode in ("state", "image"):
             gym.spec(simulated_id(task, mode))
+
+
+def test_what_was_logged_is_kept_when_a_run_goes_on(tmp_path):
+    for part in range(3):
+        logger = _progress_log(tmp_path)
+        logger.record("part", part)
+        logger.dump(part)
+        logger.close()
+    contents = {path.name: path.read_text().split() for path in tmp_path.glob("*.csv")}
+    assert contents == {
+        "progress_1.csv": ["part", "0"],
+        "progress_2.csv": ["part", "1"],
+        "progress.csv": ["part", "2"],
+    }
