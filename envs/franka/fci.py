@@ -34,7 +34,8 @@ class Gripper(Protocol):
 
     def command(self, width_m: float) -> float:
         """
-        Begin to open or close, and return at once.
+        Begin to open or close, and return at once. To be told the width that is measured leaves the fingers alone, and
+        what they hold.
 
         :return: the width, within what the gripper can do
         """

@@ -32,6 +32,8 @@ from sb3_q2rl.envs.franka.robotiq_registers import (
 POLL_PERIOD_S = 0.02
 ANSWER_TIMEOUT_S = 0.2
 STALE_S = 0.5
+# Fingers whose position differs by so many counts are where they are asked to be
+STANDS_WITHIN = 1
 # It opens and closes fully once
 ACTIVATION_TIMEOUT_S = 6.0
 
@@ -57,6 +59,9 @@ class Robotiq2F85:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._pending: list[int] | None = None
+        # What was written last; whether no status has come since
+        self._in_force: list[int] | None = None
+        self._is_beginning = False
         self._status: GripperStatus
 
     def connect(self) -> None:
@@ -64,10 +69,16 @@ class Robotiq2F85:
             self._open(activate_anew=False)
 
     def command(self, width_m: float) -> float:
-        self._checked_status()
         width_m = min(max(width_m, 0.0), OPEN_WIDTH_M)
+        position = position_of(width_m)
+        request = [(ACTIVATE | GO) << 8, position, self._speed_and_force]
         with self._lock:
-            self._pending = [(ACTIVATE | GO) << 8, position_of(width_m), self._speed_and_force]
+            status = self._checked_status()
+            moves = self._is_beginning or status.motion == MOVING
+            # Sent to where they stand, fingers that press upon something would loosen
+            stands = not moves and abs(position - status.position) <= STANDS_WITHIN
+            if self._pending is not None or not (stands or request == self._in_force):
+                self._pending = request
         return width_m
 
     def width_m(self) -> float:
@@ -85,7 +96,7 @@ class Robotiq2F85:
     def stop(self) -> None:
         with self._lock:
             self._pending = None
-            if self._thread is not None and self._status.motion == MOVING:
+            if self._thread is not None and (self._is_beginning or self._status.motion == MOVING):
                 self._pending = [ACTIVATE << 8, 0, self._speed_and_force]
 
     def close(self) -> None:
@@ -108,7 +119,8 @@ class Robotiq2F85:
         except Exception as error:
             self._client.close()
             raise self._as_robot_error(error) from error
-        self._pending = None
+        self._pending = self._in_force = None
+        self._is_beginning = False
         self._closing.clear()
         self._thread = threading.Thread(target=self._exchange, name="robotiq", daemon=True)
         self._thread.start()
@@ -128,11 +140,16 @@ class Robotiq2F85:
         while not self._closing.wait(POLL_PERIOD_S):
             with self._lock:
                 pending, self._pending = self._pending, None
+                if pending is not None:
+                    self._in_force, self._is_beginning = pending, True
             try:
                 if pending is not None:
                     self._write(pending)
-                self._status = self._read()
+                status = self._read()
+                with self._lock:
+                    self._status, self._is_beginning = status, False
             except Exception:  # whatever it was: `_checked_status` reports the silence
+                self._in_force = None
                 self._client.close()
                 self._client.connect()
 

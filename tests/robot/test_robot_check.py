@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -11,16 +12,23 @@ from robotiq_server import Robotiq2F85Server, free_port
 from servers import fork
 
 from sb3_q2rl.__main__ import main
+from sb3_q2rl.envs.franka.robotiq import Robotiq2F85
+from sb3_q2rl.envs.franka.robotiq_registers import PRESS_POSITION, position_of
 
 
 @pytest.fixture
-def lab(franky_sim, tmp_path):
+def gripper():
     server = Robotiq2F85Server()
-    address = server.serve_tcp(free_port())
-    path = tmp_path / "lab.yaml"
-    path.write_text(f"host: {franky_sim.host}\ngripper: {{address: '{address}'}}\nfci: {{realtime: ignore}}\n")
-    yield str(path)
+    server.address = server.serve_tcp(free_port())
+    yield server
     server.stop()
+
+
+@pytest.fixture
+def lab(franky_sim, gripper, tmp_path):
+    path = tmp_path / "lab.yaml"
+    path.write_text(f"host: {franky_sim.host}\ngripper: {{address: '{gripper.address}'}}\nfci: {{realtime: ignore}}\n")
+    return str(path)
 
 
 def test_all_is_well(lab, capsys):
@@ -29,6 +37,22 @@ def test_all_is_well(lab, capsys):
     assert "FAULT" not in out
     assert "open 85 mm" in out
     assert "10 Hz" in out
+
+
+def test_a_held_part_stays_held(lab, gripper, capsys):
+    gripper.object_at = position_of(0.03)
+    driver = Robotiq2F85(gripper.address)
+    driver.connect()
+    driver.command(0.0)
+    give_up_s = time.monotonic() + 5.0
+    while not driver.holds_object():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.02)
+    assert main(["robot", "check", "--robot", "fci", "--lab", lab]) == 0
+    assert "open 30 mm" in capsys.readouterr().out
+    assert gripper._request[1] & 0xFF == PRESS_POSITION
+    assert driver.holds_object()
+    driver.close()
 
 
 def test_a_served_robot_is_looked_at_from_elsewhere(lab, tmp_path, capsys):

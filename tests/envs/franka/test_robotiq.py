@@ -91,6 +91,61 @@ def test_stop_stops_moving_fingers(gripper):
     assert gripper.width_m() == width_m
 
 
+def test_a_stop_between_a_request_and_the_next_status_is_not_lost(gripper, monkeypatch):
+    write = gripper._write
+
+    def write_and_stop(registers):
+        write(registers)
+        monkeypatch.undo()
+        gripper.stop()
+
+    monkeypatch.setattr(gripper, "_write", write_and_stop)
+    gripper.command(0.0)
+    time.sleep(0.5)
+    assert gripper.width_m() > 0.07
+
+
+def test_fingers_that_hold_something_are_not_sent_to_where_they_stand(gripper, server):
+    server.object_at = position_of(0.04)
+    gripper.command(0.0)
+    wait_until(gripper.holds_object)
+    for beside_m in (0.0, 3e-4, -3e-4):  # a count is a third of a millimetre
+        assert gripper.command(gripper.width_m() + beside_m) == gripper.width_m() + beside_m
+        time.sleep(0.1)
+        assert gripper.holds_object()
+        assert server._request[1] & 0xFF == PRESS_POSITION
+    gripper.command(0.06)
+    wait_until(lambda: gripper.width_m() > 0.058)
+
+
+def test_the_last_request_counts_whatever_is_under_way(gripper):
+    """Nothing but a request for where the fingers really stand is left out."""
+    for pause_s in (0.0, 0.005, 0.01, 0.02, 0.03, 0.2):
+        gripper.command(0.02)
+        time.sleep(pause_s)
+        gripper.command(OPEN_WIDTH_M)
+        time.sleep(0.1)
+        wait_until(lambda: gripper.width_m() > 0.084)
+        gripper.command(0.04)
+        gripper.stop()
+        gripper.command(0.07)
+        wait_until(lambda: abs(gripper.width_m() - 0.07) < 1e-3)
+
+
+def test_a_request_in_force_is_not_repeated(gripper, server, monkeypatch):
+    server.object_at = position_of(0.04)
+    gripper.command(0.0)
+    wait_until(gripper.holds_object)
+    written = []
+    monkeypatch.setattr(gripper, "_write", written.append)
+    for _ in range(3):  # as each control period does; or a stop would take it for a beginning, and let go
+        gripper.command(0.0)
+        time.sleep(0.05)
+    gripper.stop()
+    time.sleep(0.05)
+    assert written == []
+
+
 def test_a_connection_to_an_active_gripper_moves_nothing(gripper, server):
     server.object_at = position_of(0.04)
     gripper.command(0.0)
