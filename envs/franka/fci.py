@@ -73,7 +73,8 @@ class FCIConfig:
         stops with ``communication_constraints_violation`` when this computer is late
     :param control_hz: of ``command``
     :param deciding_s: so long before its period ends ``command`` returns. A next one that is decided within that time
-        begins on the period's end, however long its decision took; a later one begins when it comes
+        begins on the period's end, however long its decision took; a later one begins when it comes, and has what is
+        left of its period, if that is half of it, else a whole one
     :param translational_stiffness: N/m; damping is critical. The defaults are those of the simulation
     :param rotational_stiffness: N m/rad
     :param position_error_clip_m: of each axis; with the stiffness it bounds the force that the controller can build up

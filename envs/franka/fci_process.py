@@ -21,6 +21,8 @@ import numpy as np
 
 # Targets come at 10 Hz. Between them the reference moves in small steps, or the arm would jerk with every one.
 REFERENCE_PERIOD_S = 0.01
+# Of a period; with less of it left a command has a whole one of its own, or its step would be driven in a moment
+LEAST_LEFT = 0.5
 # An arm whose fastest joint is slower has arrived
 REST_SPEED_RAD_S = 0.02
 # Of a move's duration, at each end: the speed rises and falls evenly there
@@ -132,7 +134,7 @@ class Arm:
             self._way = None
         now = time.monotonic()
         self._period_end_s += period_s
-        if not now < self._period_end_s <= now + period_s:  # the first one, or the caller came too late
+        if not LEAST_LEFT * period_s <= self._period_end_s - now <= period_s:  # the first one, or it came too late
             self._period_end_s = now + period_s
         self._way = Way(*self._target, position_m, quaternion_xyzw, now, self._period_end_s)
         self._follow(self._way, self._period_end_s - self._settings["deciding_s"])

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,10 @@ class RemoteRobot:
             self._open("connect")
 
     def state(self) -> RobotState:
-        return self._request("state")
+        sent_s = time.monotonic()
+        state = self._request("state")
+        # The server tells how old it was when it left. Nobody knows how long it was on its way: since we asked, at most
+        return replace(state, time_s=state.time_s - (time.monotonic() - sent_s))
 
     def command(self, command: Command) -> Command:
         return self._request("command", command)

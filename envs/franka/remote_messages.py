@@ -66,7 +66,7 @@ def to_plain(value: Any) -> Any:
 def from_plain(plain: Any) -> Any:
     """
     :param plain: from :func:`to_plain`
-    :return: the value; a state's time is on this machine's clock
+    :return: the value; a state's time is on this machine's clock, as if it had taken no time to come
     """
     if not isinstance(plain, dict):
         return plain

@@ -323,8 +323,8 @@ def test_the_reference_moves_evenly():
     np.testing.assert_allclose(turned(same, -same, 0.5), same, atol=1e-9)
 
 
-@pytest.mark.parametrize("late_s", [0.0, 0.05, 0.085, 0.095, 0.15])
-def test_the_reference_stays_on_its_way_however_late_a_command_comes(late_s):
+@pytest.mark.parametrize("late_s", [0.0, 0.03, 0.05, 0.085, 0.095, 0.15])
+def test_the_reference_stays_on_its_way_and_does_not_race_however_late_a_command_comes(late_s):
     """Less of the period may be left than is set aside for deciding."""
     pytest.importorskip("franky", reason="needs franky-control: pip install sb3_q2rl[franka]")
     from sb3_q2rl.envs.franka.fci_process import Arm
@@ -342,8 +342,12 @@ def test_the_reference_stays_on_its_way_however_late_a_command_comes(late_s):
     arm = Recorded(stops)
     arm._settings, arm._target = {"deciding_s": 0.02}, (np.zeros(3), upright)
     arm.command(np.array([0, 0, 0.01]), upright, PERIOD_S)
+    first_end_s = arm._way.end_s
     time.sleep(0.02 + late_s)
     arm.command(np.array([0, 0, 0.02]), upright, PERIOD_S)
+    assert PERIOD_S / 2 <= arm._way.end_s - arm._way.start_s <= PERIOD_S + 1e-9
+    if late_s <= 0.03:  # on the grid
+        assert arm._way.end_s == pytest.approx(first_end_s + PERIOD_S)
     assert len(heights_m) > 5
     assert np.diff(heights_m).min() >= 0
     assert heights_m[-1] <= 0.02

@@ -99,6 +99,18 @@ def test_everything_passes_unchanged(client, served):
     client.move(COMMAND, 0.01)
 
 
+def test_time_on_the_way_makes_a_state_older(client, monkeypatch):
+    receive = unpack
+
+    def receive_late(data):
+        time.sleep(0.5)
+        return receive(data)
+
+    monkeypatch.setattr("sb3_q2rl.envs.franka.remote.unpack", receive_late)
+    state = client.state()
+    assert time.monotonic() - state.time_s > 0.2 + 0.5
+
+
 def test_errors_pass_with_their_message(client):
     with pytest.raises(RobotError, match="press the other button") as caught:
         client.recover()
