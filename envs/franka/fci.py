@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from sb3_q2rl.envs.franka.fci_config import FCIConfig
 from sb3_q2rl.envs.franka.fci_errors import robot_error
 from sb3_q2rl.envs.franka.robot import Command, RobotError, RobotState
 
@@ -66,44 +67,6 @@ class Cameras(Protocol):
         """Stop both cameras."""
 
 
-@dataclass(frozen=True)
-class FCIConfig:
-    """
-    :param realtime: "enforce": refuse to run on a kernel without PREEMPT_RT; "ignore": run, and accept that the arm
-        stops with ``communication_constraints_violation`` when this computer is late
-    :param control_hz: of ``command``
-    :param deciding_s: so long before its period ends ``command`` returns. A next one that is decided within that time
-        begins on the period's end, however long its decision took; a later one begins when it comes, and has what is
-        left of its period, if that is half of it, else a whole one
-    :param translational_stiffness: N/m; damping is critical. The defaults are those of the simulation
-    :param rotational_stiffness: N m/rad
-    :param position_error_clip_m: of each axis; with the stiffness it bounds the force that the controller can build up
-    :param max_torque_nm: external, of any joint; the control box stops the arm beyond (collision behaviour)
-    :param max_force_n: external, along any axis of the tool; likewise
-    :param tool_position_m: (3,) of the tool centre point in the flange's frame: between the fingertips. The default is
-        a 2F-85 on its standard coupling; measure yours
-    :param tool_quaternion_xyzw: (4,) of the tool in the flange's frame; the fingers open along the tool's y. The
-        default is how Franka's own hand sits
-    :param arrival_tolerance_m: ``move`` ends this close to its goal. An arm on springs never comes all the way
-    :param arrival_timeout_s: how long ``move`` waits for that beyond its duration
-    """
-
-    realtime: Literal["enforce", "ignore"] = "enforce"
-    control_hz: float = 10.0
-    deciding_s: float = 0.02
-    translational_stiffness: float = 1000.0
-    rotational_stiffness: float = 60.0
-    position_error_clip_m: float = 0.04
-    max_torque_nm: float = 40.0
-    max_force_n: float = 60.0
-    tool_position_m: tuple[float, float, float] = (0.0, 0.0, 0.172)
-    tool_quaternion_xyzw: tuple[float, float, float, float] = field(
-        default=(0.0, 0.0, -float(np.sin(np.pi / 8)), float(np.cos(np.pi / 8)))
-    )
-    arrival_tolerance_m: float = 0.02
-    arrival_timeout_s: float = 3.0
-
-
 class FCIRobot:
     """
     A :class:`~sb3_q2rl.envs.franka.robot.FrankaRobot`. franky runs in a process of its own (see ``fci_process.py``):
@@ -122,11 +85,6 @@ class FCIRobot:
         self._gripper = gripper
         self._cameras = cameras
         self._config = FCIConfig() if config is None else config
-        if self._config.realtime not in ("enforce", "ignore"):
-            raise ValueError(f"`realtime` is {self._config.realtime!r}; it must be 'enforce' or 'ignore'")
-        period_s = 1 / self._config.control_hz
-        if not 0 <= self._config.deciding_s < period_s:
-            raise ValueError(f"`deciding_s` is {self._config.deciding_s}; it is a part of a period, of {period_s} s")
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: Connection
         self._stops: Connection

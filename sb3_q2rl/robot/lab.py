@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -47,10 +48,15 @@ class Goal:
 
     :param position_m: (3,) of the tool centre point in the base's frame
     :param tolerance_m: along each axis
+    :raises ValueError: a tolerance that nothing keeps
     """
 
     position_m: tuple[float, float, float]
     tolerance_m: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.tolerance_m > 0:
+            raise ValueError(f"`tolerance_m` is {self.tolerance_m}; it must be above 0, or nothing is at the goal")
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,11 @@ def _section(path: str | Path, section: str, kind: type[Section], values: Any) -
     needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]  # type: ignore[arg-type]
     if missing := [name for name in needed if name not in values]:
         raise ValueError(f"`lab` {path}: `{section}` needs {', '.join(map(repr, missing))}")
-    return kind(**{name: _checked(path, f"{section}.{name}", value, hints[name]) for name, value in values.items()})
+    checked = {name: _checked(path, f"{section}.{name}", value, hints[name]) for name, value in values.items()}
+    try:
+        return kind(**checked)
+    except ValueError as error:  # which value makes no sense is known to its class
+        raise ValueError(f"`lab` {path}: in `{section}`, {error}") from error
 
 
 def _check_names(path: str | Path, section: str, values: Any, names: list[str]) -> None:
@@ -141,18 +151,20 @@ def _check_names(path: str | Path, section: str, values: Any, names: list[str]) 
 
 def _checked(path: str | Path, name: str, value: Any, kind: Any) -> Any:
     """The value, if it is of this kind; a list becomes the tuple that was asked for."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     kinds = getattr(kind, "__args__", ())
     if kind is float or (float in kinds and type(None) in kinds):
-        fits, expected = is_number or (value is None and type(None) in kinds), "a number"
+        fits, expected = _is_number(value) or (value is None and type(None) in kinds), "a finite number"
     elif kind is int:
-        fits, expected = is_number and value == int(value), "a whole number"
+        fits, expected = _is_number(value) and value == int(value), "a whole number"
     elif getattr(kind, "__origin__", None) is tuple:
-        fits = isinstance(value, list) and len(value) == len(kinds)
-        fits = fits and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
-        value, expected = tuple(map(float, value)) if fits else value, f"a list of {len(kinds)} numbers"
+        fits = isinstance(value, list) and len(value) == len(kinds) and all(map(_is_number, value))
+        value, expected = tuple(map(float, value)) if fits else value, f"a list of {len(kinds)} finite numbers"
     else:  # texts, also those of which only some are allowed: their class says which
         fits, expected = isinstance(value, str), "a text; numbers of devices need quotes"
     if not fits:
         raise ValueError(f"`lab` {path}: `{name}` is {value!r}; it must be {expected}")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -65,7 +65,7 @@ def test_a_remote_robot_needs_no_lab_file(tmp_path):
 
 def test_a_dry_run_plays_at_the_labs_rate_and_box(tmp_path, capsys):
     lab = tmp_path / "lab.yaml"
-    lab.write_text("fci: {control_hz: 50}\nlimits: {high_m: [0.64, 0.12, 0.2], travel_speed_m_s: 5}\n")
+    lab.write_text("fci: {control_hz: 50, deciding_s: 0.005}\nlimits: {high_m: [0.64, 0.12, 0.2], travel_speed_m_s: 5}\n")
     env = make_env(parsed("--robot", "fci", "--dry-run", "--lab", str(lab), "--max-episode-steps", "3"))
     observation, _ = env.reset(seed=0)
     over = False
