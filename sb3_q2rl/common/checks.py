@@ -18,6 +18,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from sb3_q2rl.bc.policy import BCPolicy
 from sb3_q2rl.common import step_checks
 from sb3_q2rl.common.buffers import _BCColumns
+from sb3_q2rl.common.images import image_keys
 from sb3_q2rl.data import Demonstrations
 
 if TYPE_CHECKING:
@@ -282,6 +283,15 @@ def demonstrations_fit(model: OfflineToOnlineSAC) -> None:
             f"`demonstrations` have observations of shape {came}, but the environment's are {expected}. "
             "Are they of another task?"
         )
+    for name in ("observations", "next_observations"):
+        shown = getattr(demonstrations, name)
+        for key in image_keys(observation_space):
+            where, images = (f"{name}[{key!r}]", shown[key]) if isinstance(shown, dict) else (name, shown)
+            if images.dtype != np.uint8:  # the buffer would cut .9 to 0
+                raise ValueError(
+                    f"`demonstrations` have images of {images.dtype} in `{where}`, but the environment's are uint8, "
+                    "from 0 to 255. Multiply by 255 and cast to uint8 those from 0 to 1; others are only cast."
+                )
     if demonstrations.action_dim != get_action_dim(action_space):
         raise ValueError(
             f"`demonstrations` have {demonstrations.action_dim}-dimensional actions, but the environment's action "

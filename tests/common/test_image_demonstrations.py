@@ -1,5 +1,7 @@
 """Image demonstrations: files keep pictures, models want the channels first; from the recorder's file to a batch."""
 
+import dataclasses
+
 import gymnasium as gym
 import h5py
 import numpy as np
@@ -10,6 +12,7 @@ from worlds import small_model
 from sb3_q2rl import Demonstrations
 from sb3_q2rl.bc import GaussianBCPolicy
 from sb3_q2rl.common.images import with_channels_first
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
 H, W = 40, 44
 KEYS = ("camera", "state")
@@ -107,3 +110,20 @@ def test_pictures_of_another_size_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"`demonstrations` have observations of shape .*48, 48"):
         model(env, demonstrations)
+
+
+@pytest.mark.parametrize("where", ["observations", "next_observations"])
+def test_images_of_floats_are_refused(tmp_path, where):
+    demonstrations = Demonstrations.load(write(tmp_path / "demos.hdf5"), as_dict=True, obs_keys=KEYS)
+    shown = getattr(demonstrations, where)
+    floats = {**shown, "camera": shown["camera"].astype(np.float32) / 255}
+    told = r"images of float32 in `{}`, but the environment's are uint8.* Multiply by 255 and cast to uint8"
+    with pytest.raises(ValueError, match=told.format(rf"{where}\['camera'\]")):
+        model(Camera(), dataclasses.replace(demonstrations, **{where: floats}))
+    images = {name: getattr(demonstrations, name)["camera"] for name in ("observations", "next_observations")}
+    camera_alone = gym.wrappers.TransformObservation(
+        Camera(), lambda obs: obs["camera"], Camera.observation_space["camera"]
+    )
+    alone = dataclasses.replace(demonstrations, **{**images, where: floats["camera"]})
+    with pytest.raises(ValueError, match=told.format(where)):
+        OfflineToOnlineSAC(camera_alone, demonstrations=alone, buffer_size=100, device="cpu")
