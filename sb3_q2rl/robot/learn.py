@@ -20,6 +20,7 @@ from sb3_q2rl.common.checkpoint import CheckpointCallback, resume
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.evaluation import evaluate
 from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC
+from sb3_q2rl.robot.evaluate import SoManyEpisodes
 from sb3_q2rl.robot.figures import FiguresCallback
 from sb3_q2rl.robot.make import add_env_options, make_env, simulated_id
 from sb3_q2rl.zoo_configs import hyperparameters
@@ -95,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
         model.save(args.output / "model")
         print(f"Model after {model.num_timesteps} steps: {args.output / 'model.zip'}")
         if args.eval_episodes:
-            result = evaluate(model, env, args.eval_episodes, deterministic=False)
+            last = SoManyEpisodes(env, args.eval_episodes)
+            result = evaluate(model, last, args.eval_episodes, deterministic=False)
             low, high = result.interval()
             print(f"Success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] of {result.n_episodes} (95 % interval)")
     finally:

@@ -44,6 +44,12 @@ def run(args: argparse.Namespace) -> int:
     if args.robot == "sim":
         if args.by == "hand":
             raise ValueError("`--robot sim` is faster than a hand; use `--by script`, or a real robot")
+        for option in ("lab", "dry_run", "max_episode_steps", "operator"):
+            if (value := getattr(args, option)) not in (None, False, "none"):
+                raise ValueError(
+                    f"`--robot sim` records in the task's own environment, which knows nothing of "
+                    f"`--{option.replace('_', '-')}` {value}. Leave it out, or record on a robot: `--robot fci`"
+                )
         env_id = simulated_id(args.task, args.obs_mode)
         recorded = record_demonstrations(env_id, args.output, args.episodes, args.noise, args.seed)
     else:

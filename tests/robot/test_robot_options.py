@@ -24,6 +24,10 @@ def parsed(*arguments):
     [
         (["record", "--output", "x.hdf5", "--by", "hand"], "`--by script`"),
         (["record", "--output", "x.hdf5", "--episodes", "0"], "`episodes` is 0"),
+        (["record", "--output", "x.hdf5", "--by", "script", "--lab", "none.yaml"], "nothing of `--lab` none.yaml"),
+        (["record", "--output", "x.hdf5", "--by", "script", "--dry-run"], "nothing of `--dry-run` True"),
+        (["record", "--output", "x.hdf5", "--by", "script", "--max-episode-steps", "9"], "`--max-episode-steps` 9"),
+        (["record", "--output", "x.hdf5", "--by", "script", "--operator", "keyboard"], "`--operator` keyboard"),
         (["record", "--robot", "fci", "--dry-run", "--output", "x.hdf5"], "needs somebody at `--operator`"),
         (["record", "--robot", "fci", "--dry-run", "--output", "x.hdf5", "--by", "script"], "`goal` in the lab file"),
         (["bc", "--policy", "none.pt"], "none.pt"),
@@ -65,7 +69,8 @@ def test_a_remote_robot_needs_no_lab_file(tmp_path):
 
 def test_a_dry_run_plays_at_the_labs_rate_and_box(tmp_path, capsys):
     lab = tmp_path / "lab.yaml"
-    lab.write_text("fci: {control_hz: 50, deciding_s: 0.005}\nlimits: {high_m: [0.64, 0.12, 0.2], travel_speed_m_s: 5}\n")
+    limits = "limits: {high_m: [0.64, 0.12, 0.2], travel_speed_m_s: 5}"
+    lab.write_text("fci: {control_hz: 50, deciding_s: 0.005}\n" + limits)
     env = make_env(parsed("--robot", "fci", "--dry-run", "--lab", str(lab), "--max-episode-steps", "3"))
     observation, _ = env.reset(seed=0)
     over = False
