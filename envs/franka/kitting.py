@@ -25,6 +25,8 @@ CENTRED_SPREAD_M, OFF_CENTRE_M, OFF_CENTRE_SPREAD_M = 0.008, 0.033, 0.005
 TURN_SPREAD_RAD = 0.3
 # A part rests in the tray when its middle is so low that it does not lie on another, and the hand has gone
 RESTING_M, RELEASED_M = 0.035, 0.045
+# x and y where the fingers, at the workspace's edge, do not reach a part any more. The table goes on: nothing falls off
+REACH_LOW_M, REACH_HIGH_M = np.array([0.31, -0.27]), np.array([0.67, 0.27])
 
 
 class KittingScene:
@@ -91,8 +93,8 @@ class KittingScene:
         return all(any(self._is_in_tray(simulator, part) for part in self._parts(simulator, kind)) for kind in KINDS)
 
     def is_failure(self, simulator: Simulator) -> bool:
-        """:return: of one kind, no part is left on the table"""
-        return any(all(part.position_m[2] < 0.0 for part in self._parts(simulator, kind)) for kind in KINDS)
+        """:return: of one kind, no part is left within reach"""
+        return any(all(map(_is_lost, self._parts(simulator, kind))) for kind in KINDS)
 
     def _parts(self, simulator: Simulator, kind: str) -> list[Pose]:
         return [simulator.pose(f"part_{kind}{i}") for i in range(self._n_parts)]
@@ -105,6 +107,10 @@ class KittingScene:
         x, y, z = in_frame(simulator.pose("tray"), part.position_m)
         resting = abs(x) < TRAY_HALF_M[0] and abs(y) < TRAY_HALF_M[1] and z < RESTING_M
         return bool(resting and np.linalg.norm(part.position_m - simulator.tool.position_m) > RELEASED_M)
+
+
+def _is_lost(part: Pose) -> bool:
+    return bool((part.position_m[:2] < REACH_LOW_M).any() or (part.position_m[:2] > REACH_HIGH_M).any())
 
 
 def _add_container(body: Any, half_m: tuple[float, float]) -> None:

@@ -17,7 +17,7 @@ from sb3_q2rl.envs.franka.objects import DOWN
 from sb3_q2rl.envs.franka.posture import Pose, quaternion_wxyz
 from sb3_q2rl.envs.franka.robot import Command
 from sb3_q2rl.envs.franka.rotations import from_rotation_vector, product
-from sb3_q2rl.envs.franka.tasks import PEG_INSERTION, TASKS, find_task
+from sb3_q2rl.envs.franka.tasks import KITTING, PEG_INSERTION, TASKS, find_task
 
 # Deeper than this nothing may be inside anything else, also under the hardest push
 PENETRATION_M = 0.0008
@@ -320,6 +320,26 @@ def test_part_in_the_hand_is_not_in_the_tray(robots):
     at_part_m = robot.simulator.pose("part_b0").position_m + np.array([0.0, 0.0, 0.02])
     robot.simulator.teleport(Command(at_part_m, robot.state().quaternion_xyzw, 0.05))
     assert not robot.is_success()
+
+
+@pytest.mark.parametrize("place_m", [(2.5, 0.0, 0.02), (0.46, 0.30, 0.02), (0.28, 0.0, 0.02)])
+def test_kind_without_a_part_in_reach_is_lost(robots, place_m):
+    robot = robots["kitting_modified"]
+    robot.begin_episode(np.random.default_rng(0))
+    for part, is_failure in (("part_a0", False), ("part_b1", False), ("part_a1", True)):
+        robot.simulator.put(part, Pose(np.array(place_m), np.eye(3)))
+        robot.simulator.refresh()
+        assert robot.is_failure() == is_failure
+
+
+def test_parts_at_the_workspaces_edge_are_in_reach(robots):
+    robot = robots["kitting"]
+    robot.begin_episode(np.random.default_rng(0))
+    edge_m = np.array([kitting.PART_M["b"][0], kitting.PART_M["b"][0], 0.0])  # held by its very end
+    for place_m in (np.array(KITTING.workspace_low_m) - edge_m, np.array(KITTING.workspace_high_m) + edge_m):
+        robot.simulator.put("part_b0", Pose(place_m, np.eye(3)))
+        robot.simulator.refresh()
+        assert not robot.is_failure()
 
 
 def test_modified_kitting_has_two_parts_beside_the_middle(robots):
