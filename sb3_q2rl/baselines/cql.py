@@ -151,8 +151,10 @@ class CQL(PretrainedSAC):
     def _setup_model(self) -> None:
         if self.n_action_samples < 1:
             raise ValueError(f"`n_action_samples` is {self.n_action_samples}; the logsumexp needs at least one action.")
-        if self.cql_alpha < 0:
-            raise ValueError(f"`cql_alpha` is {self.cql_alpha}; a negative weight would reward unseen actions.")
+        if not self.cql_alpha >= 0:
+            raise ValueError(
+                f"`cql_alpha` is {self.cql_alpha}; expected 0 or more: a negative weight would reward unseen actions."
+            )
         super()._setup_model()
 
     def _critic_loss(self, batch: BCSamples) -> th.Tensor:

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_q2rl.baselines.ibrl_policies import IBRLCnnPolicy, IBRLMultiInputPolicy, IBRLPolicy
 from sb3_q2rl.bc.policy import BCPolicy
+from sb3_q2rl.common import checks
 from sb3_q2rl.common.acting import Decision
 from sb3_q2rl.common.buffers import BCSamples
 from sb3_q2rl.common.proposals import ProposalSAC
@@ -167,19 +168,19 @@ class IBRL(ProposalSAC):
         self.exploration_std = exploration_std
         self.noise_clip = noise_clip
         self.bc_deterministic = bc_deterministic
-        self._warm_up_is_over = n_bc_episodes == 0
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         for name in ("n_bc_episodes", "exploration_std", "noise_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it cannot be negative.")
-        if self.softmax_beta is not None and self.softmax_beta <= 0:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; expected a number, 0 or more.")
+        if self.softmax_beta is not None and not self.softmax_beta > 0:
             raise ValueError(
                 f"`softmax_beta` is {self.softmax_beta}; a soft choice needs a positive one. None: the higher value."
             )
         super()._setup_model()
+        self.policy.warm_up_is_over.fill_(self.n_bc_episodes == 0)
         if self._bc is None:
             raise ValueError(
                 "`bc_policy` is missing: IBRL starts from one. Pass a checkpoint's path, a name, or a BCPolicy."
@@ -199,7 +200,7 @@ class IBRL(ProposalSAC):
     @property
     def has_started(self) -> bool:
         """Have the BC policy's warm-up episodes ended?"""
-        return self._warm_up_is_over
+        return bool(self.policy.warm_up_is_over)
 
     def _act(
         self,
@@ -243,11 +244,15 @@ class IBRL(ProposalSAC):
     # ------------------------------------------------------------------ learning
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        self._warm_up_is_over = self._warm_up_is_over or self.replay_buffer.n_bc_episodes >= self.n_bc_episodes
+        if self.replay_buffer.n_bc_episodes >= self.n_bc_episodes:
+            self.policy.warm_up_is_over.fill_(True)
         if self.has_started and self.replay_buffer.can_sample():
             if self._n_updates == 0:
                 start_on_the_scale_of(self, self.replay_buffer)
             super().train(gradient_steps, batch_size)
+
+    def _waits_for(self) -> str | None:
+        return None if self.has_started else checks.bc_episodes_to_come(self, self.n_bc_episodes)
 
     def _next_actions(self, batch: BCSamples) -> tuple[th.Tensor, th.Tensor]:
         """

@@ -24,6 +24,7 @@ class IBRLPolicy(EnsembleSACPolicy):
     """
 
     actor_target: Actor
+    warm_up_is_over: th.Tensor
 
     def __init__(self, *args: Any, n_critics: int = 5, actor_dropout: float = 0.5, **kwargs: Any) -> None:
         self.actor_dropout = actor_dropout
@@ -34,6 +35,8 @@ class IBRLPolicy(EnsembleSACPolicy):
         self.actor_target = self.make_actor(self.critic_target.features_extractor)
         self.actor_target.load_state_dict(self.actor.state_dict())
         self.actor_target.requires_grad_(False)
+        # Among the parameters: whoever is given these acts as their model does
+        self.register_buffer("warm_up_is_over", th.tensor(False))
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
         actor = super().make_actor(features_extractor)

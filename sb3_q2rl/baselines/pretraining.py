@@ -145,5 +145,4 @@ class PretrainedSAC(MixedBatchSAC):
         """As in SB3. The offline phase, where it is still to come, is no part of ``total_timesteps``."""
         if not self.is_pretrained and (self._offline_total or self.pretrain_steps) > 0:
             self.pretrain(progress_bar=progress_bar, checkpoints=checkpoints_of(callback))
-        tb_log_name = tb_log_name or type(self).__name__
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -153,7 +153,6 @@ class WSRL(CalQL):
         )
         self.warmup_steps = warmup_steps
         self.offline_loss = offline_loss
-        self._warmed_up_steps = 0
         if _init_setup_model:
             self._setup_model()
 
@@ -162,6 +161,11 @@ class WSRL(CalQL):
             raise ValueError(f"`offline_loss` is {self.offline_loss!r}, expected one of {get_args(OfflineLoss)}.")
         if self.warmup_steps < 0:
             raise ValueError(f"`warmup_steps` is {self.warmup_steps}; use 0 for none, or a positive number.")
+        if self.warmup_steps > self.buffer_size:
+            raise ValueError(
+                f"`warmup_steps`={self.warmup_steps} are more than `buffer_size`={self.buffer_size} can hold: they "
+                "would never be over. Raise `buffer_size`."
+            )
         super()._setup_model()
 
     def _pretrain(self, *args: Any) -> None:
@@ -171,20 +175,13 @@ class WSRL(CalQL):
 
     # ------------------------------------------------------------------ warm-up
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        if self.replay_buffer.size() == 0:  # none yet, or the model was loaded without it
-            self._warmed_up_steps = 0
-        return super()._setup_learn(*args, **kwargs)
-
     @property
     def is_warming_up(self) -> bool:
-        """Does the frozen policy still collect its steps?"""
-        # Counted here and not in `num_timesteps`, which starts anew with every learn()
-        return self._warmed_up_steps < self.warmup_steps
+        """Does the frozen policy still collect its steps? A model that was loaded without them collects them again."""
+        return self.replay_buffer.size() * self.n_envs < self.warmup_steps
 
-    def _on_step(self) -> None:
-        super()._on_step()
-        self._warmed_up_steps += self.n_envs
+    def _waits_for(self) -> str | None:
+        return f"the {self.warmup_steps:,} `warmup_steps` are not over." if self.is_warming_up else None
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         if self._is_pretraining or not self.is_warming_up:

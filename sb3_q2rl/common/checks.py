@@ -51,6 +51,28 @@ def action_space_is_finite_box(space: spaces.Space) -> None:
         )
 
 
+_WHOLE = (
+    *("batch_size", "buffer_size", "learning_starts", "gradient_steps", "policy_delay", "n_steps", "image_shift"),
+    *("n_target_critics", "n_bc_episodes", "q_init_steps", "pretrain_steps", "pretrain_batch_size", "warmup_steps"),
+    "n_action_samples",
+)
+
+
+def whole_numbers(model: OfflineToOnlineSAC) -> None:
+    """
+    As YAML and the command line write them, 1e4 is a float.
+
+    :raises ValueError: a number that is not whole
+    """
+    for name in _WHOLE:
+        value = getattr(model, name, None)
+        if value is None or isinstance(value, int | np.integer):
+            continue
+        if not isinstance(value, float) or not value.is_integer():
+            raise ValueError(f"`{name}` is {value!r}; expected a whole number.")
+        setattr(model, name, int(value))
+
+
 def numbers(model: OfflineToOnlineSAC) -> None:
     """:raises ValueError: one that no learning could use"""
     for name, least in (("batch_size", 1), ("buffer_size", 1), ("image_shift", 0), ("learning_starts", 0)):
@@ -114,6 +136,26 @@ def room_for_bc_episodes(model: OfflineToOnlineSAC) -> None:
             f"`buffer_size`={model.buffer_size} is too small for the estimate: it is full, and holds {n_finished} "
             "whole episodes of the BC policy. Raise it to what `n_bc_episodes` episodes take, or lower `n_bc_episodes`."
         )
+
+
+def bc_episodes_to_come(model: OfflineToOnlineSAC, n_bc_episodes: int) -> str:
+    """
+    :param model: That still waits for episodes of the BC policy
+    :param n_bc_episodes: How many it wants
+    :return: How many there are
+    :raises RuntimeError: none
+    """
+    n_finished = model.replay_buffer.n_bc_episodes
+    if n_finished == 0:
+        raise RuntimeError(
+            f"Not one episode of the BC policy ended within {model.num_timesteps} steps, and {n_bc_episodes} have to "
+            "come first. Raise `total_timesteps`, or lower `n_bc_episodes`. An environment without a time limit needs "
+            "one (gymnasium's TimeLimit)."
+        )
+    return (
+        f"{n_finished} of {n_bc_episodes} BC episodes finished, and the model acts as the BC policy so far. Lower "
+        "`n_bc_episodes`?"
+    )
 
 
 def normalized_alike(before: VecNormalize | None, now: VecNormalize | None) -> None:

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_q2rl.common.acting import Who
-from sb3_q2rl.common.evaluation import Evaluation, evaluate
+from sb3_q2rl.common.evaluation import Evaluation, check_environment, evaluate
 from sb3_q2rl.common.files import read_table, write_table
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 
@@ -18,7 +18,8 @@ from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 class GateEvalCallback(BaseCallback):
     """
     Evaluate when the gate opens, and every ``eval_freq`` steps from then on. Logs ``eval/success_rate`` (the model as
-    it acts), ``eval/rl_success_rate`` and ``eval/bc_success_rate``. The BC policy does not change: it is played once.
+    it acts), ``eval/rl_success_rate`` and, of a model that has one, ``eval/bc_success_rate``. The BC policy does not
+    change: it is played once.
 
     :param eval_env: An environment of its own; a vector of them is faster
     :param n_eval_episodes: Episodes for each of the three
@@ -27,6 +28,8 @@ class GateEvalCallback(BaseCallback):
     :param seed: Every evaluation starts from the same episodes
     :param deterministic: The RL action is the actor's mode; else a sample, as while learning
     :param verbose: 1: a line for each evaluation
+    :raises ValueError: no episode, or no step between two evaluations; when the training starts: an environment of
+        other observations than the model's, or not normalised alike
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class GateEvalCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
+        if n_eval_episodes < 1 or eval_freq < 1:
+            raise ValueError(f"`n_eval_episodes`={n_eval_episodes} and `eval_freq`={eval_freq} must be at least 1.")
         self.eval_env = eval_env if isinstance(eval_env, VecEnv) else DummyVecEnv([lambda: eval_env])
         self.n_eval_episodes = n_eval_episodes
         self.eval_freq = eval_freq
@@ -51,6 +56,15 @@ class GateEvalCallback(BaseCallback):
         self._bc: Evaluation | None = None
 
     def _on_training_start(self) -> None:
+        model = self.model
+        if not isinstance(model, OfflineToOnlineSAC):
+            raise ValueError(
+                f"GateEvalCallback is for the algorithms of sb3_q2rl, not for {type(model).__name__}: use SB3's "
+                "EvalCallback."
+            )
+        check_environment(model, self.eval_env)
+        if self._next_evaluation is not None and self._next_evaluation > model.num_timesteps + self.eval_freq:
+            self._next_evaluation = None  # this learn() counts its steps anew
         if not self.history and self.csv_path is not None and self.csv_path.exists():
             rows = [{name: float(value) for name, value in row.items()} for row in read_table(self.csv_path)]
             self.history = [row for row in rows if row["timesteps"] <= self.model.num_timesteps]
@@ -78,22 +92,24 @@ class GateEvalCallback(BaseCallback):
         if learning is not None and playing is not None:
             playing.training = False
             playing.obs_rms = copy.deepcopy(learning.obs_rms)
-        results = {"model": self._play("model"), "rl": self._play("rl"), "bc": self._bc or self._play("bc")}
-        self._bc = results["bc"]
+        results = {"model": self._play("model"), "rl": self._play("rl")}
+        if self.model._bc is not None:
+            results["bc"] = self._bc = self._bc or self._play("bc")
         row: dict[str, float] = {"timesteps": self.model.num_timesteps, "episodes": self.n_eval_episodes}
         for who, result in results.items():
             low, high = result.interval()
             row |= {who: result.success_rate, f"{who}_low": low, f"{who}_high": high}
         self.history.append(row)
         self.logger.record("eval/success_rate", row["model"])
-        self.logger.record("eval/rl_success_rate", row["rl"])
-        self.logger.record("eval/bc_success_rate", row["bc"])
+        for who in results.keys() - {"model"}:
+            self.logger.record(f"eval/{who}_success_rate", row[who])
         self.logger.record("eval/mean_reward", results["model"].mean_reward)
         self._write()
         if self.verbose > 0:
             print(
                 f"step {self.model.num_timesteps:>7,}: success of the model {row['model']:.0%} "
-                f"[{row['model_low']:.0%}, {row['model_high']:.0%}], RL alone {row['rl']:.0%}, BC alone {row['bc']:.0%}"
+                f"[{row['model_low']:.0%}, {row['model_high']:.0%}], RL alone {row['rl']:.0%}"
+                + (f", BC alone {row['bc']:.0%}" if "bc" in row else "")
             )
         return row
 

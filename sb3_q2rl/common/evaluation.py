@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
@@ -57,6 +59,33 @@ class _Acting:
         return self.model.predict(observation, who=self.who, **kwargs)
 
 
+def check_environment(model: OfflineToOnlineSAC, env: gym.Env | VecEnv) -> None:
+    """
+    :param model: The model
+    :param env: Where it shall be evaluated
+    :raises ValueError: other observations than the model knows, or not normalised alike
+    """
+    known, shown = _sizes(model.observation_space), _sizes(env.observation_space)
+    seen_by_bc = getattr(model._bc, "image_shapes", {})  # BCFeatures: the model takes features, and images all the same
+    if any(shown.get(key) != size and not (key in seen_by_bc and key in shown) for key, size in known.items()):
+        raise ValueError(
+            f"`env` has the observation space {env.observation_space}, but the model learns from "
+            f"{model.observation_space}. Make it as the environment that the model learns in, with the same wrappers."
+        )
+    normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+    if (normalizer is None) != (model.get_vec_normalize_env() is None):
+        raise ValueError(
+            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that "
+            "the model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
+        )
+
+
+def _sizes(space: spaces.Space) -> dict[str, int]:
+    """Of every part. Images keep theirs when SB3 puts their channels first."""
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    return {key: math.prod(part.shape or ()) for key, part in parts.items()}
+
+
 def evaluate(
     model: OfflineToOnlineSAC,
     env: gym.Env | VecEnv,
@@ -72,16 +101,12 @@ def evaluate(
     :param n_episodes: How many
     :param who: ``"model"``, ``"rl"`` or ``"bc"``, see :meth:`OfflineToOnlineSAC.predict`
     :param deterministic: Without exploration
-    :raises ValueError: the environment does not tell success, or does not normalise as the model learnt to see
+    :raises ValueError: the environment does not tell success, has other observations than the model knows, or does not
+        normalise as the model learnt to see
     """
     if n_episodes < 1:
         raise ValueError(f"`n_episodes` is {n_episodes}; at least one must be played.")
-    normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
-    if (normalizer is None) != (model.get_vec_normalize_env() is None):
-        raise ValueError(
-            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that "
-            "the model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
-        )
+    check_environment(model, env)
     successes: list[bool] = []
     shares: list[float] = []
 

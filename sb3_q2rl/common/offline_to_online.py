@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
@@ -29,6 +29,8 @@ from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInput
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
 from sb3_q2rl.data.detect import options_for_space, reader_options
+
+SelfOfflineToOnlineSAC = TypeVar("SelfOfflineToOnlineSAC", bound="OfflineToOnlineSAC")
 
 
 class OfflineToOnlineSAC(ActingSAC):
@@ -115,6 +117,7 @@ class OfflineToOnlineSAC(ActingSAC):
     # ------------------------------------------------------------------ set-up
 
     def _setup_model(self) -> None:
+        checks.whole_numbers(self)
         checks.numbers(self)
         checks.update_schedule(self)
         self._choose_replay_buffer()
@@ -219,6 +222,36 @@ class OfflineToOnlineSAC(ActingSAC):
         self.replay_buffer = loaded
 
     # ------------------------------------------------------------------ learning
+
+    def learn(
+        self: SelfOfflineToOnlineSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOfflineToOnlineSAC:
+        """
+        As in SB3. Runs in TensorBoard have the algorithm's name; warm-up and estimation are part of
+        ``total_timesteps``.
+
+        :raises RuntimeError: not one episode of the BC policy ended, where some have to come first
+        """
+        tb_log_name = tb_log_name or type(self).__name__
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        was_stopped_by_callback = self.num_timesteps < self._total_timesteps
+        if not was_stopped_by_callback and (waits_for := self._waits_for()):
+            warnings.warn(
+                f"learn() ended before anything was learnt online: {waits_for} Raise `total_timesteps`; "
+                "learn(..., reset_num_timesteps=False) goes on from here.",
+                stacklevel=2,
+            )
+        return self
+
+    def _waits_for(self) -> str | None:
+        """What has to come before it learns online; nothing any more, or by default."""
+        return None
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         self.policy.set_training_mode(True)

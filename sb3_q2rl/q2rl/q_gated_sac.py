@@ -13,7 +13,7 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.common import checks
@@ -136,6 +136,12 @@ class QGatedSAC(QInitialisation):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        policy_kwargs = {"bc_temperature": bc_temperature, **(policy_kwargs or {})}
+        if policy_kwargs["bc_temperature"] != bc_temperature:
+            raise ValueError(
+                f"`policy_kwargs` has the `bc_temperature` {policy_kwargs['bc_temperature']}, but the algorithm's is "
+                f"{bc_temperature}. Pass it as `bc_temperature=...` alone."
+            )
         super().__init__(
             policy,
             env,
@@ -164,7 +170,7 @@ class QGatedSAC(QInitialisation):
             sde_sample_freq=sde_sample_freq,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs={**(policy_kwargs or {}), "bc_temperature": bc_temperature},
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
             device=device,
@@ -188,10 +194,8 @@ class QGatedSAC(QInitialisation):
             raise ValueError(
                 "`bc_policy` is missing: Q2RL starts from one. Pass a checkpoint's path, a name, or a BCPolicy."
             )
-        if self.n_bc_episodes < 1 or self.n_bc_episodes % 1:
-            raise ValueError(
-                f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs a whole number of episodes, at least one."
-            )
+        if self.n_bc_episodes < 1:
+            raise ValueError(f"`n_bc_episodes` is {self.n_bc_episodes}; the estimate needs at least one episode.")
         if self.q_init_steps < 0:
             raise ValueError(f"`q_init_steps` is {self.q_init_steps}; use 0 for none, or a positive number.")
         if not 0 <= self.bc_temperature < np.inf:
@@ -336,39 +340,8 @@ class QGatedSAC(QInitialisation):
         step: BCStep = self._bc.step(obs, None, np.ones(batch_size, dtype=bool), deterministic=True)
         return batch._replace(bc_actions=step.actions)
 
-    def learn(
-        self: SelfQGatedSAC,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfQGatedSAC:
-        """
-        As in SB3. The estimation episodes are part of ``total_timesteps``.
-
-        :raises RuntimeError: not one BC episode ended, so nothing could be estimated
-        """
-        tb_log_name = tb_log_name or type(self).__name__
-        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        stopped_by_callback = self.num_timesteps < self._total_timesteps
-        if not self.has_started and not stopped_by_callback:
-            n_finished = self.replay_buffer.n_bc_episodes
-            advice = "Raise `total_timesteps`, or lower `n_bc_episodes`."
-            if n_finished == 0:
-                raise RuntimeError(
-                    f"Not one episode of the BC policy ended within {self.num_timesteps} steps, so its Q-function "
-                    f"could not be estimated. {advice} An environment without a time limit needs one (gymnasium's "
-                    "TimeLimit)."
-                )
-            warnings.warn(
-                f"learn() ended in the estimation phase: {n_finished} of {self.n_bc_episodes} BC episodes finished. "
-                f"The model acts as the BC policy so far. {advice} "
-                "learn(..., reset_num_timesteps=False) goes on from here.",
-                stacklevel=2,
-            )
-        return self
+    def _waits_for(self) -> str | None:
+        return None if self.has_started else checks.bc_episodes_to_come(self, self.n_bc_episodes)
 
     @classmethod
     def load(cls: type[SelfQGatedSAC], *args: Any, **kwargs: Any) -> SelfQGatedSAC:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -47,11 +49,20 @@ def config_path(algo: str, config: str | None) -> str | None:
     :param config: what the user gave as ``--conf-file``
     :return: the algorithm's default file without a ``--conf-file``, a preset's file for the preset's bare name
         (``paper``), and anything else unchanged
+    :raises ValueError: a bare name that is neither a preset nor a module
     """
     if config is None:
         return str(shipped_config(algo))
     preset = shipped_config(algo, config)
-    return str(preset) if preset.is_file() else config
+    if preset.is_file():
+        return str(preset)
+    if config.isidentifier() and not Path(config).exists() and importlib.util.find_spec(config) is None:
+        known = [path.stem.removeprefix(f"{algo}_") for path in preset.parent.glob(f"{algo}_*.yml")]
+        raise ValueError(
+            f"`--conf-file` {config} is no preset of {algo}; it has {', '.join(known) or 'none'}. Leave it out for the "
+            "defaults, or name a YAML file."
+        )
+    return config
 
 
 def register() -> None:
@@ -78,3 +89,14 @@ def register() -> None:
         original(self, args, algo, *rest, **kwargs)
 
     manager.__init__ = init_with_our_configs
+
+    # "lin_3e-4" is understood for `learning_rate` alone; our actors have a rate of their own
+    schedules = manager._preprocess_schedules
+
+    def with_the_actors(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        rate = hyperparams.get("actor_learning_rate")
+        if isinstance(rate, str):
+            hyperparams["actor_learning_rate"] = schedules({"learning_rate": rate})["learning_rate"]
+        return schedules(hyperparams)
+
+    manager._preprocess_schedules = staticmethod(with_the_actors)

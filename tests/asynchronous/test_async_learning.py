@@ -24,6 +24,7 @@ from sb3_q2rl.asynchronous import AsyncLearning
 from sb3_q2rl.asynchronous.learner import Learner
 from sb3_q2rl.asynchronous.rows import NewRows
 from sb3_q2rl.asynchronous.run_files import RunFiles, load_whole
+from sb3_q2rl.baselines import IBRL, WSRL
 from sb3_q2rl.envs.records import read_records
 
 
@@ -163,6 +164,27 @@ def test_demonstrations_reach_the_learner_and_stay_with_the_model(tmp_path):
     assert buffer.size() == 9 + len(tell.lines) - 1
     with pytest.raises(ValueError, match="has its `demonstrations` in a replay buffer that the learner does not see"):
         model.learn(10, callback=AsyncLearning(tmp_path / "another"))
+
+
+def ibrl() -> IBRL:
+    return IBRL(SlowReach(), bc_policy=gaussian(), n_bc_episodes=2, **SMALL)
+
+
+def wsrl() -> WSRL:
+    return WSRL(SlowReach(), demonstrations=one_demonstration(), pretrain_steps=2, warmup_steps=20, **SMALL)
+
+
+SMALL = {"batch_size": 16, "gradient_steps": 1, "policy_delay": 1, "buffer_size": 3000, "device": "cpu"}
+
+
+@pytest.mark.parametrize("make", [ibrl, wsrl])
+def test_rivals_learn_beside_their_actor(tmp_path, make):
+    """What ends their warm-up happens in the learner, or in both."""
+    model = make()
+    tell = Tell(lambda lines: lines[-1][2] > 4)
+    model.learn(20_000, callback=[AsyncLearning(tmp_path), tell])
+    assert model.has_started
+    assert tell.lines[-1][1]
 
 
 @pytest.fixture

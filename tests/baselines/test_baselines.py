@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
-from worlds import ReachEnv, WalkHome, gaussian, reach
+from worlds import HORIZON, ReachEnv, WalkHome, gaussian, reach
 
 from sb3_q2rl import Demonstrations, QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
@@ -95,7 +95,7 @@ def qgated_tqc(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: 
 ALGORITHMS = [qgated_tqc, qgated_residual, rlpd, ibrl, ibrl_with_data, cql, cal_ql, wsrl]
 pytestmark = [
     pytest.mark.usefixtures("quick_fit"),
-    pytest.mark.filterwarnings("ignore:learn\\(\\) ended in the estimation phase"),
+    pytest.mark.filterwarnings("ignore:learn\\(\\) ended before anything was learnt"),
 ]
 every_algorithm = pytest.mark.parametrize("make", ALGORITHMS, ids=lambda make: make.__name__)
 
@@ -170,6 +170,36 @@ def test_only_those_that_are_there_are_asked(make: Make) -> None:
 def test_as_many_target_critics_as_there_are(make: Make, n_target_critics: int) -> None:
     with pytest.raises(ValueError, match=f"`n_target_critics`={n_target_critics}: the TD target takes 1 to 3"):
         make(reach(), n_target_critics=n_target_critics)
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_learns_nothing_says_so() -> None:
+    with pytest.raises(RuntimeError, match="Not one episode of the BC policy ended within 5 steps"):
+        ibrl(reach()).learn(5)
+    with pytest.raises(UserWarning, match=r"before anything was learnt online: \d+ of 30 BC episodes finished"):
+        ibrl(reach(), n_bc_episodes=30).learn(2 * HORIZON)
+    with pytest.raises(UserWarning, match=r"learnt online: the 30 `warmup_steps` are not over"):
+        wsrl(reach()).learn(20)
+    with pytest.raises(ValueError, match=r"`warmup_steps`=600 are more than `buffer_size`=500 can hold"):
+        wsrl(reach(), warmup_steps=600, buffer_size=500)
+
+
+@every_algorithm
+def test_parameters_make_another_model_act_alike(make: Make) -> None:
+    model, other = make(reach()), make(reach(), seed=7)
+    model.learn(90)
+    other.set_parameters(model.get_parameters())
+    assert other.has_started
+    obs = np.random.default_rng(0).uniform(-1, 1, (64, 2)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(obs, deterministic=True)[0], other.predict(obs, deterministic=True)[0])
+
+
+@every_algorithm
+def test_runs_in_tensorboard_have_its_name(make: Make, tmp_path: Any) -> None:
+    model = make(reach(), tensorboard_log=str(tmp_path))
+    model.learn(30)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert f"{type(model).__name__}_1" in names
 
 
 @every_algorithm

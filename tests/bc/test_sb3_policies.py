@@ -84,6 +84,19 @@ def test_actions_are_those_that_sb3_predicts(tmp_path, name, how):
     np.testing.assert_allclose((policy.action_space.low, policy.action_space.high), (LOW, HIGH))
 
 
+@pytest.mark.parametrize("name", ["PPO", "A2C", "SAC", "TD3"])
+def test_a_model_that_was_just_trained_is_taken_as_it_is(name):
+    """Its distribution still hangs on the graph of the last update."""
+    sizes = {"n_steps": 8} if name in ON_POLICY else {"learning_starts": 4}
+    model = make(name, **sizes).learn(16)
+    model.policy.get_distribution(th.zeros(1, 2)) if name in ON_POLICY else None
+    policy = BCPolicyAdapter.from_sb3(model)
+    obs = np.array([[0.3, -0.6]], np.float32)
+    theirs, _ = model.predict(obs, deterministic=True)
+    ours = policy.step(th.as_tensor(obs), None, START[:1], deterministic=True).actions
+    np.testing.assert_allclose(ours, to_ours(theirs), atol=1e-6)
+
+
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", ON_POLICY)
 def test_densities_of_ppo_and_a2c_are_sb3s_in_our_scale(tmp_path, name, how):

@@ -169,7 +169,7 @@ def test_written_at_an_episodes_end_and_old_ones_pruned(tmp_path):
 @pytest.mark.usefixtures("quick_fit")
 def test_a_checkpoint_of_the_estimation_phase_goes_on_estimating(tmp_path):
     model = small_model(reach(n_envs=2), gaussian(), n_bc_episodes=8)
-    with pytest.warns(UserWarning, match="estimation phase"):
+    with pytest.warns(UserWarning, match="before anything was learnt"):
         model.learn(4 * HORIZON, CheckpointCallback(tmp_path, save_freq=1))
     resumed = resume(QGatedSAC, tmp_path, reach(n_envs=2), device="cpu")
     assert not resumed.has_started
@@ -206,7 +206,7 @@ def two_checkpoints(tmp_path_factory):
     directory = tmp_path_factory.mktemp("two")
     model = small_model(reach(), gaussian(), n_bc_episodes=20)
     for _ in range(2):
-        with pytest.warns(UserWarning, match="estimation phase"):
+        with pytest.warns(UserWarning, match="before anything was learnt"):
             model.learn(40, reset_num_timesteps=False)
         save_checkpoint(model, directory)
     return directory

@@ -9,11 +9,13 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from scipy.stats import binomtest
+from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.vec_env import VecNormalize
-from worlds import ReachEnv, WalkHome, Witness, gaussian, reach, small_model
+from worlds import ReachEnv, WalkHome, Witness, gaussian, one_demonstration, reach, small_model
 
 from sb3_q2rl import QGatedSAC
+from sb3_q2rl.baselines import RLPD
 from sb3_q2rl.common.checkpoint import resume, save_checkpoint
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.eval_callback import GateEvalCallback
@@ -120,6 +122,38 @@ def test_callback_evaluates_when_the_gate_opens_and_regularly(tmp_path):
     with open(tmp_path / "a" / "eval.csv", newline="") as file:
         written = list(csv.DictReader(file))
     assert [{name: float(value) for name, value in row.items()} for row in written] == callback.history
+
+
+def test_callback_in_a_second_training_that_counts_anew():
+    callback, model = GateEvalCallback(reach(), n_eval_episodes=1, eval_freq=30), small_model()
+    model.learn(150, callback)
+    n_rows = len(callback.history)
+    model.learn(70, callback)
+    assert len(callback.history) >= n_rows + 2
+
+
+def test_callback_without_a_bc_policy(capsys):
+    callback = GateEvalCallback(reach(), n_eval_episodes=1, eval_freq=30, verbose=1)
+    RLPD(reach(), demonstrations=one_demonstration(), learning_starts=10, batch_size=40).learn(40, callback)
+    assert callback.history
+    assert not any("bc" in name for row in callback.history for name in row)
+    assert "BC alone" not in capsys.readouterr().out
+
+
+def test_callback_refuses_before_anything_is_learnt():
+    for wrong in ({"n_eval_episodes": 0}, {"eval_freq": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            GateEvalCallback(reach(), **wrong)
+    model = small_model()
+    for env, message in (
+        (reach("dict"), r"observation space Dict\(.* learns from Box.*same wrappers"),
+        (VecNormalize(reach(), norm_reward=False), "`env` is wrapped in VecNormalize, other than"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.learn(10, GateEvalCallback(env))
+    assert model.replay_buffer.pos == 0
+    with pytest.raises(ValueError, match="not for SAC: use SB3's EvalCallback"):
+        SAC("MlpPolicy", reach()).learn(10, GateEvalCallback(reach()))
 
 
 def test_evaluating_does_not_change_the_run():

@@ -70,7 +70,7 @@ def test_unsound_answers_of_the_bc_policy(fields, message):
 def test_a_bc_policy_that_breaks_in_the_middle_of_the_run(steps):
     policy = Says()
     model = small_model(bc_policy=policy, n_bc_episodes=4)
-    with pytest.warns(UserWarning, match="estimation phase") if steps == 8 else nullcontext():
+    with pytest.warns(UserWarning, match="before anything was learnt") if steps == 8 else nullcontext():
         model.learn(steps)
     policy.fields = {"actions": th.full((1, 2), th.nan)}
     with pytest.raises(ValueError, match="`bc_policy` gave an action of NaN"):
@@ -153,7 +153,7 @@ def test_a_callback_may_stop_the_estimation_phase():
 
 
 def test_too_few_finished_episodes():
-    with pytest.warns(UserWarning, match=r"ended in the estimation phase: \d+ of 50 BC episodes finished"):
+    with pytest.warns(UserWarning, match=r"ended before anything was learnt online: \d+ of 50 BC episodes finished"):
         small_model(n_bc_episodes=50).learn(3 * HORIZON)
 
 
@@ -204,6 +204,10 @@ def test_normalised_rewards():
         ({"policy_delay": 2, "gradient_steps": -1, "train_freq": (1, "episode")}, "in episodes gives a varying number"),
         ({"gradient_steps": 0}, "`gradient_steps`=0 would never learn"),
         ({"n_bc_episodes": 0}, "`n_bc_episodes` is 0"),
+        ({"n_bc_episodes": float("nan")}, "`n_bc_episodes` is nan; expected a whole number"),
+        ({"q_init_steps": 2.5}, "`q_init_steps` is 2.5; expected a whole number"),
+        ({"n_steps": "3"}, "`n_steps` is '3'; expected a whole number"),
+        ({"policy_kwargs": {"bc_temperature": 5.0}}, "Pass it as `bc_temperature=...` alone"),
         ({"bc_loss_weight": 1.5}, "`bc_loss_weight` is 1.5"),
         (
             {"replay_buffer_class": ReplayBuffer},
@@ -216,6 +220,14 @@ def test_normalised_rewards():
 def test_options(options, message):
     with pytest.raises(ValueError, match=message):
         small_model(**options)
+
+
+def test_numbers_as_yaml_writes_them():
+    model = small_model(n_bc_episodes=2e0, q_init_steps=1e1, batch_size=1.6e1, n_steps=2.0, policy_delay=1.0)
+    model.learn(3 * HORIZON)
+    assert model.has_started
+    assert model.n_bc_episodes == 2
+    assert model._n_updates > 0
 
 
 @pytest.mark.parametrize("options", [{"optimize_memory_usage": True}])

@@ -12,6 +12,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from worlds import TwoWays, gaussian, one_demonstration, reach, small_model
 
 from sb3_q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
+from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.q2rl import load_model
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
@@ -181,3 +182,15 @@ def test_a_model_is_loaded_as_what_it_was(algorithm: Any, tmp_path: Path) -> Non
     assert type(again) is algorithm
     expected, _ = model.predict(OBS.numpy(), deterministic=True)
     np.testing.assert_allclose(again.predict(OBS.numpy(), deterministic=True)[0], expected)
+
+
+def test_what_is_no_model_of_ours_is_not_loaded(tmp_path: Path) -> None:
+    OfflineToOnlineSAC(reach(), device="cpu").save(tmp_path / "other.zip")
+    with pytest.raises(ValueError, match=r"other\.zip has the policy EnsembleSACPolicy, which no QGatedSAC, .* has"):
+        load_model(tmp_path / "other.zip")
+    gaussian().save(tmp_path / "bc.pt")
+    with pytest.raises(ValueError, match=r"bc\.pt holds no model of Stable-Baselines3\. Expected a file that `save`"):
+        load_model(tmp_path / "bc.pt")
+    for name in ("none", "none.zip"):
+        with pytest.raises(FileNotFoundError, match=rf"There is no model .*{name}\. Expected"):
+            load_model(tmp_path / name)

@@ -14,7 +14,7 @@ from sb3_q2rl.q2rl.q_initialisation import QInitialisation
 
 pytestmark = [
     pytest.mark.usefixtures("quick_fit"),
-    pytest.mark.filterwarnings("ignore:learn\\(\\) ended in the estimation phase"),
+    pytest.mark.filterwarnings("ignore:learn\\(\\) ended before anything was learnt"),
 ]
 
 

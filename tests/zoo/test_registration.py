@@ -56,6 +56,24 @@ def test_config_path(given: str | None, used: str) -> None:
     assert config_path("qgated_sac", given) == used
 
 
+def test_a_preset_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match=r"`--conf-file` paper is no preset of ibrl; it has none.*YAML"):
+        config_path("ibrl", "paper")
+    with pytest.raises(ValueError, match=r"papr is no preset of qgated_sac; it has paper\."):
+        config_path("qgated_sac", "papr")
+    assert config_path("ibrl", "sb3_q2rl") == "sb3_q2rl", "a module, as rl_zoo3 takes one"
+
+
+def test_the_actors_learning_rate_may_fall_linearly() -> None:
+    register()
+    rates = {"learning_rate": "lin_3e-4", "actor_learning_rate": "lin_1e-4"}
+    made = exp_manager.ExperimentManager._preprocess_schedules(rates)
+    assert made["learning_rate"](0.5) == pytest.approx(1.5e-4)
+    assert made["actor_learning_rate"](0.5) == pytest.approx(0.5e-4)
+    constant = {"actor_learning_rate": 1e-4}
+    assert exp_manager.ExperimentManager._preprocess_schedules(constant) == {"actor_learning_rate": 1e-4}
+
+
 def arguments(algorithm: type) -> set[str]:
     """What a constructor takes; one with **kwargs hands them on to its parent's."""
     parameters = inspect.signature(algorithm).parameters

@@ -63,16 +63,22 @@ def from_object(model: Any, options: ReadOptions) -> BCPolicy:
     normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
     inputs = _object_inputs(policy.observation_space, normalizer, options, name)
     if isinstance(policy, ActorCriticPolicy) and isinstance(policy.action_dist, DiagGaussianDistribution):
-        ready: Any = _ActorCritic(copy.deepcopy(policy), inputs, box)
+        ready: Any = _ActorCritic(_copied(policy), inputs, box)
     elif hasattr(actor, "get_action_dist_params"):
-        ready = _SquashedActor(copy.deepcopy(actor), inputs)
+        ready = _SquashedActor(_copied(actor), inputs)
     elif hasattr(actor, "mu"):
-        ready = CallableBCPolicy(_DeterministicActor(copy.deepcopy(actor), inputs), options.density or Density())
+        ready = CallableBCPolicy(_DeterministicActor(_copied(actor), inputs), options.density or Density())
     else:
         raise ValueError(f"{name} is of an unknown kind. {SUPPORTED}")
     freeze(ready, name)
     ready.action_space = box
     return ready
+
+
+def _copied(policy: Any) -> Any:
+    """What its distribution was last asked about may hang on a graph, which cannot be copied: it stays behind."""
+    asked = vars(policy.action_dist).values() if hasattr(policy, "action_dist") else ()
+    return copy.deepcopy(policy, {id(part): None for part in asked if isinstance(part, th.Tensor | Distribution)})
 
 
 def _object_inputs(
