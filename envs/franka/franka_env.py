@@ -173,6 +173,7 @@ class FrankaEnv(gym.Env, EzPickle):
         :param options: ``{"person_checked": True}``: somebody has looked after the robot asked for it
         :return: observation, info with ``is_success`` and ``force_n``
         :raises RobotError: a person must look first; or the first connection failed
+        :raises ValueError: ``obs_mode`` is ``"image"`` and the robot lacks a camera: nothing has moved
         """
         super().reset(seed=seed)
         if (options or {}).get("person_checked"):
