@@ -13,6 +13,9 @@ from rich.table import Table
 from sb3_q2rl.benchmark.measure import Progress, from_csv
 from sb3_q2rl.benchmark.suite import Cell
 
+# Of a cell's steps, until their rate says anything: an estimation between two of them takes minutes
+ENOUGH = 0.02
+
 
 class Line:
     """
@@ -41,9 +44,12 @@ class Line:
     @property
     def remaining(self) -> str:
         """How long it will take, at the rate since this process began to watch."""
-        if self._began is None or self.state == "finished" or self.step <= self._began[1]:
+        if self._began is None or self.state == "finished":
             return ""
-        rate = (self.step - self._began[1]) / (time.monotonic() - self._began[0])
+        n_made = self.step - self._began[1]
+        if n_made <= ENOUGH * self.cell.steps:
+            return ""
+        rate = n_made / (time.monotonic() - self._began[0])
         minutes = round((self.cell.steps - self.step) / rate / 60)
         return f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
 

@@ -47,3 +47,15 @@ def test_on_a_terminal_what_runs_stands_above_what_waits(tmp_path, clock):
         shown.update(cells[2], Progress(10, "learns", rows(0.5)))
     last = text.getvalue().split("to go")[-1]
     assert last.index("10 / 300") < last.index("waits") < last.index("finished")
+
+
+def test_minutes_between_two_steps_foretell_nothing(tmp_path, clock):
+    (cell,) = small_suite(tmp_path, {"RLPD": {"algorithm": "rlpd"}}, steps=100_000)[1].cells()
+    line = board.Line(cell)
+    for seconds, step in ((0, 2_600), (300, 2_601), (301, 4_600)):  # resumed just before the estimation
+        clock[0] = seconds
+        line.update(Progress(step, "learns", rows(0.1)))
+        assert line.remaining == ""
+    clock[0] = 302
+    line.update(Progress(4_601, "learns", rows(0.1)))
+    assert line.remaining == "4 h 00"
