@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-SUITES ?= benchmarks/adroit.yml benchmarks/lift.yml benchmarks/lift_human.yml benchmarks/lift_rnn_gmm.yml benchmarks/images.yml benchmarks/worlds.yml benchmarks/franka.yml benchmarks/kitting.yml benchmarks/ablation.yml benchmarks/offline_data.yml
+SUITES ?= benchmarks/adroit.yml benchmarks/adroit_long.yml benchmarks/lift.yml benchmarks/lift_human.yml benchmarks/lift_rnn_gmm.yml benchmarks/images.yml benchmarks/worlds.yml benchmarks/franka.yml benchmarks/kitting.yml benchmarks/ablation.yml benchmarks/offline_data.yml
 
 .PHONY: demo test format lint type benchmark
 
