@@ -36,8 +36,14 @@ def draw_pictures(
     :param n_episodes: Starts; the phases are taken from the gate's episodes
     :param n_shown: Starts to show, those first in which BC alone fails and the gate succeeds
     :param seed: Of the first start
+    :raises ValueError: Nothing to play or to show, or an environment of another kind than the model learnt in
     """
+    if n_episodes < 1 or n_shown < 1:
+        raise ValueError(
+            f"`n_episodes` is {n_episodes} and `n_shown` {n_shown} (--episodes, --shown); expected at least 1 of each."
+        )
     plain = gym.make(env_id)
+    _check_env(model, plain)
     seeds = range(seed, seed + n_episodes)
     gate = [record_episode(model, plain, start, every=0) for start in seeds]
     bc = [record_episode(model, plain, start, "bc", every=0) for start in seeds]
@@ -57,6 +63,22 @@ def draw_pictures(
     phases = phase_plot(gate, out / "phases.png", title)
     contact_sheet(rows).quantize(colors=128).save(sheet, optimize=True)
     return Pictures(phases, sheet, save_gif(film, out / "who_acts.gif"))
+
+
+def _check_env(model: QGatedSAC, env: gym.Env) -> None:
+    """:raises ValueError: The model cannot read its observations, or its actions are others"""
+    try:
+        model.predict(env.observation_space.sample())
+    except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The model learnt from {model.observation_space}, and cannot read the observations of this environment, "
+            f"{env.observation_space}: {error}. Use the environment of its training."
+        ) from error
+    if env.action_space != model.action_space:
+        raise ValueError(
+            f"The model acts in {model.action_space}, but the environment's actions are {env.action_space}. Use the "
+            "environment of its training."
+        )
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

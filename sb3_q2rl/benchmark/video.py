@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -47,18 +47,24 @@ def record_episode(
     :param every: Keep one frame of so many; 0: keep none
     :param size: Pixels of a frame's longer edge
     :param deterministic: The RL action is the actor's mode; else a sample, as while learning
+    :raises ValueError: The environment does not tell success
     """
     with th.random.fork_rng():
         th.manual_seed(seed)
         obs, _ = env.reset(seed=seed)
         frames, acts, state, t, done, success = [], [], None, 0, False, False
         while not done:
-            decision = model.decide(obs, state, np.array([t == 0]), deterministic)
+            decision = model.decide(_as_seen(model, obs), state, np.array([t == 0]), deterministic)
             action = decision.by(who).cpu().numpy().reshape(env.action_space.shape or ())
             state = decision.bc.state if decision.bc is not None else None
             rl_acts = who == "rl" or (who == "model" and decision.rl_acts is not None and bool(decision.rl_acts[0]))
             acts.append(rl_acts)
             obs, _, terminated, truncated, info = env.step(model.policy.unscale_action(action))
+            if "is_success" not in info:
+                raise ValueError(
+                    "The environment's info has no `is_success`, so no picture could tell how an episode ended. It has "
+                    f"{sorted(info)}. Add it in a wrapper."
+                )
             done, success = terminated or truncated, bool(info["is_success"])
             if every > 0 and (t % every == 0 or done):
                 name = "BC" if who == "bc" else "RL alone" if who == "rl" else f"gate: {'RL' if rl_acts else 'BC'} acts"
@@ -67,6 +73,12 @@ def record_episode(
                 frames.append(framed(np.asarray(env.render()), text, color, size))
             t += 1
     return Episode(frames, success, np.array(acts))
+
+
+def _as_seen(model: OfflineToOnlineSAC, obs: Any) -> Any:
+    """A plain environment does not normalise. The statistics are the model's own, and are saved with it."""
+    normalizer = model.get_vec_normalize_env()
+    return obs if normalizer is None else normalizer.normalize_obs(model._as_learnt_from(obs))
 
 
 def side_by_side(left: Episode, right: Episode, hold: int = 8) -> list[Image.Image]:

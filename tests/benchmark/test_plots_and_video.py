@@ -1,10 +1,12 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from PIL import Image
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from worlds import ReachEnv, reach, small_model
+from stable_baselines3.common.vec_env import VecNormalize
+from worlds import GoalReachEnv, ReachEnv, gaussian, reach, small_model
 
 from sb3_q2rl.benchmark.pictures import draw_pictures
 from sb3_q2rl.benchmark.plots import Run, learning_curve
@@ -19,6 +21,7 @@ from sb3_q2rl.benchmark.video import (
 )
 from sb3_q2rl.common.episode_log import EpisodeLogCallback
 from sb3_q2rl.common.eval_callback import GateEvalCallback
+from sb3_q2rl.q2rl import load_model
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
 
@@ -127,21 +130,50 @@ def test_frames_have_the_colour_of_who_acts(trained):
     assert Image.open(save_gif(images, folder / "a.gif")).size == (2 * bc.frames[0].width, bc.frames[0].height)
 
 
+class Diary(RenderedReach):
+    """Notes what was seen and done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
+
+    def step(self, action):
+        self.seen.append(self._observe())
+        self.actions.append(action)
+        return super().step(action)
+
+
 def test_an_episode_of_samples_can_be_shown_again(trained):
     model, _ = trained
-
-    class Diary(RenderedReach):
-        def step(self, action):
-            actions.append(action)
-            return super().step(action)
-
     diaries = []
     for seed in (0, 0, 1):
-        actions: list[np.ndarray] = []
-        record_episode(model, Diary(), seed, who="rl", every=0, deterministic=False)
-        diaries.append(np.array(actions))
+        env = Diary()
+        record_episode(model, env, seed, who="rl", every=0, deterministic=False)
+        diaries.append(np.array(env.actions))
     np.testing.assert_array_equal(diaries[0], diaries[1])
     assert not np.array_equal(diaries[0][0], diaries[2][0])
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_model_of_normalised_observations_is_shown_as_it_acts(tmp_path, is_loaded):
+    bc_policy = gaussian()
+    model = small_model(VecNormalize(reach(n_envs=2), norm_reward=False), bc_policy)
+    model.learn(100)
+    if is_loaded:
+        model.save(tmp_path / "model")
+        model = load_model(tmp_path / "model", device="cpu")
+    for who in ("bc", "rl"):
+        env = Diary()
+        record_episode(model, env, seed=0, who=who, every=0)
+        raw = np.array(env.seen)
+        shown = model.get_vec_normalize_env().normalize_obs(raw)
+        assert np.abs(shown - raw).max() > 0.1
+        expected, _ = model.predict(shown, deterministic=True, who=who)
+        np.testing.assert_allclose(env.actions, expected, atol=1e-5)
+        if who == "bc":
+            step = bc_policy.step(th.as_tensor(raw), None, np.ones(len(raw), bool), True)
+            np.testing.assert_allclose(env.actions, 2 * step.actions, atol=1e-5)  # its actions reach to 2
 
 
 def test_contact_sheet_has_a_row_an_episode_and_ends_with_its_end(trained):
@@ -175,3 +207,33 @@ def test_pictures_show_first_where_bc_fails_and_the_gate_succeeds(trained, monke
     pictures = draw_pictures(model, "RenderedReach-v0", folder / "pictures", n_episodes=5, n_shown=1)
     assert shown == [(2_004, "bc"), (2_004, "model")]
     assert all(path.stat().st_size > 0 for path in pictures)
+
+
+class Untold(RenderedReach):
+    """It does not say whether it succeeded."""
+
+    def step(self, action):
+        return (*super().step(action)[:-1], {"steps": self.t})
+
+
+class OtherActions(RenderedReach):
+    def __init__(self, render_mode: str = "rgb_array") -> None:
+        super().__init__(render_mode)
+        self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("world", "numbers", "message"),
+    [
+        (RenderedReach, {"n_episodes": 0}, r"`n_episodes` is 0 and `n_shown` 2 .*at least 1"),
+        (RenderedReach, {"n_shown": 0}, r"`n_shown` 0 \(--episodes, --shown\); expected at least 1"),
+        (Untold, {}, r"info has no `is_success`, .* It has \['steps'\]"),
+        (GoalReachEnv, {}, r"learnt from Box.*cannot read .* Dict\(.*Use the environment of its training"),
+        (OtherActions, {}, r"acts in Box\(-2.*actions are Box\(-1"),
+    ],
+)
+def test_pictures_of_what_cannot_be_played(tmp_path, world, numbers, message):
+    gym.register("Unplayable-v0", world)
+    with pytest.raises(ValueError, match=message):
+        draw_pictures(small_model(), "Unplayable-v0", tmp_path, **numbers)
+    assert not list(tmp_path.iterdir())
