@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import gymnasium as gym
+
 import sb3_q2rl.envs  # noqa: F401  registers our environments, so that `--env` finds them
 from sb3_q2rl import demo
 from sb3_q2rl.bc import cli as bc
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, FileNotFoundError, ImportError, gym.error.Error) as error:
         # These explain themselves; a traceback would bury the explanation.
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ from sb3_q2rl.bc.evaluate import evaluate_bc
 from sb3_q2rl.bc.train import train_bc
 from sb3_q2rl.data.demonstrations import Demonstrations
 from sb3_q2rl.data.detect import options_for_space
+from sb3_q2rl.demos.record import check_writable
 
 # Fresh initial states: far from the seeds of the rollouts that chose the checkpoint.
 _FRESH_SEED = 1_000_000
@@ -41,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> None:
     """Train, save, and say what came out."""
+    _check_out(args.out)
     env = gym.make(args.env) if args.env else None
     options = {} if env is None else options_for_space(args.data, env.observation_space)
     if args.obs_keys:
@@ -79,3 +82,12 @@ def run(args: argparse.Namespace) -> None:
             print(f"Success in {args.env} by {name}: {rate} fresh episodes (95 % interval)")
         env.close()
     print(f"Saved to {policy.save(args.out)}")
+
+
+def _check_out(path: Path) -> None:
+    """:raises ValueError: the policy could not be saved there after its training"""
+    with contextlib.suppress(OSError):  # what is wrong with the folder is told below
+        path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f".{path.name}.unfinished"
+    check_writable(path, unfinished)
+    unfinished.unlink(missing_ok=True)

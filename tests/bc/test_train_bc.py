@@ -159,13 +159,14 @@ def test_wilson_interval_is_scipys(successes, n):
 
 def test_command_line_trains_saves_and_says_so(tmp_path, capsys):
     data = save_npz(make_demonstrations(gaussian_action, n=400), tmp_path / "d.npz")
-    out = tmp_path / "policy.pt"
+    out = tmp_path / "new" / "policy.pt"
     arguments = ["bc", "--data", str(data), "--out", str(out), "--n-epochs", "4", "--eval-interval", "2"]
     assert main([*arguments, "--net-arch", "8"]) == 0
     printed = capsys.readouterr().out
     assert "20 episodes (scripted), 400 steps" in printed
     assert str(out) in printed
     assert BCPolicyAdapter.from_checkpoint(out).net_arch == (8,)
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_command_line_errors_are_one_line_and_a_status(tmp_path, capsys):
@@ -173,3 +174,21 @@ def test_command_line_errors_are_one_line_and_a_status(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: There are no demonstrations nowhere.npz")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--env", "Reech-v0"], "error: Environment `Reech` doesn't exist"),
+        (["--out", "."], "error: `path` . is a folder"),
+        (["--out", "{folder}"], "is a folder. Name a file in it"),
+        (["--out", "{folder}/d.npz/policy.pt"], "cannot be written: Not a directory"),
+    ],
+)
+def test_what_cannot_work_is_told_before_the_training(tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setattr("sb3_q2rl.bc.cli.train_bc", lambda *_, **__: pytest.fail("it began to train"))
+    data = save_npz(make_demonstrations(gaussian_action, n=400), tmp_path / "d.npz")
+    options = [option.format(folder=tmp_path) for option in options]
+    assert main(["bc", "--data", str(data), "--out", str(tmp_path / "p.pt"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [data]
