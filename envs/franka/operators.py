@@ -76,12 +76,11 @@ class KeyboardOperator:
 
     def poll(self) -> Signals:
         keys, now_s = self._keys(), time.monotonic()
-        for key in set(keys) & set(_MOVES):
-            self._held[key] = now_s + (HOLD_S if key in self._held else FIRST_HOLD_S)
-        if "g" in keys:
-            self._gripper = -1.0 if self._gripper > 0 else 1.0
-            self._held["g"] = now_s + FIRST_HOLD_S  # one poll's action may not be asked for, see `Signals.and_then`
         self._held = {key: until_s for key, until_s in self._held.items() if until_s > now_s}
+        if "g" in keys and "g" not in self._held:  # held down it repeats itself, too
+            self._gripper = -1.0 if self._gripper > 0 else 1.0
+        for key in set(keys) & {*_MOVES, "g"}:  # for longer than a poll, whose action may not be asked for
+            self._held[key] = now_s + (HOLD_S if key in self._held else FIRST_HOLD_S)
         return Signals(
             success=bool({"\n", "\r"} & set(keys)),
             failure=bool({"\x7f", "\b"} & set(keys)),

@@ -68,6 +68,10 @@ def test_keys_act_while_they_are_held(terminal):
     assert keyboard.poll().action is None
     press(person, b"g")
     np.testing.assert_array_equal(keyboard.poll().action, [0, 0, 0, 0, 0, 0, 1])
+    press(person, b"g")  # held down it repeats itself, and goes on closing
+    np.testing.assert_array_equal(keyboard.poll().action, [0, 0, 0, 0, 0, 0, 1])
+    time.sleep(0.55)
+    keyboard.poll()
     press(person, b"gws")  # opens again, and forward and back cancel
     np.testing.assert_array_equal(keyboard.poll().action, [0, 0, 0, 0, 0, 0, -1])
     keyboard.close()
