@@ -15,7 +15,7 @@ def flat_observation(obs: BCObs, dim: int, keys: Sequence[str] | None = None) ->
     :param dim: size of the vector that the policy was trained on
     :param keys: for Dict observations: what to flatten and concatenate, in this order
     :return: (n, dim), float32
-    :raises ValueError: wrong shape, missing key, or a dict where an array is expected
+    :raises ValueError: wrong shape, missing key, a dict where an array is expected, or an array where several keys are
     """
     if isinstance(obs, dict):
         if keys is None:
@@ -29,6 +29,12 @@ def flat_observation(obs: BCObs, dim: int, keys: Sequence[str] | None = None) ->
                 f"The BC policy reads the keys {missing}, which the observation lacks; it has {list(obs)}."
             )
         obs = th.cat([obs[key].reshape(len(obs[key]), -1).float() for key in keys], dim=1)
+    elif keys is not None and len(keys) > 1:  # of one alone there is no order to get wrong
+        raise ValueError(
+            f"The BC policy reads the keys {list(keys)}, in this order, but an array of {tuple(obs.shape)} came, which "
+            "may have them in another. Use it where observations are a Dict with these keys. If you named the keys "
+            "yourself (`observation_keys`), for a policy that was trained on such arrays, leave them out."
+        )
     if obs.ndim != 2 or obs.shape[1] != dim:
         raise ValueError(
             f"The BC policy was trained on observations of shape ({dim},), but a batch of shape "

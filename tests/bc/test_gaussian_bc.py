@@ -112,12 +112,19 @@ def test_a_constant_observation_is_left_unscaled():
 def test_dict_observations_are_concatenated_in_the_order_of_the_keys():
     policy = make_policy(obs_dim=5, obs_keys=("b", "a"))
     a, b = th.randn(4, 2), th.randn(4, 3, 1)
-    flat = policy.distribution(th.cat([b.flatten(1), a], dim=1)).mean
-    th.testing.assert_close(policy.distribution({"a": a, "b": b, "other": a}).mean, flat)
+    flat = make_policy(obs_dim=5)
+    flat.load_state_dict(policy.state_dict())
+    in_order = th.cat([b.flatten(1), a], dim=1)
+    expected = flat.distribution(in_order).mean
+    th.testing.assert_close(policy.distribution({"a": a, "b": b, "other": a}).mean, expected)
     with pytest.raises(ValueError, match=r"keys \['b'\], which the observation lacks; it has \['a'\]"):
         policy.distribution({"a": a})
     with pytest.raises(ValueError, match="takes one array"):
         make_policy().distribution({"a": a})
+    with pytest.raises(ValueError, match=r"reads the keys \['b', 'a'\], in this order, but an array of \(4, 5\) came"):
+        policy.distribution(in_order)
+    flat.obs_keys = ("x",)
+    th.testing.assert_close(flat.distribution(in_order).mean, expected)
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3,), (4, 3, 3)])
