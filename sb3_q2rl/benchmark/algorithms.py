@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,6 +85,22 @@ def starts_from_bc(algorithm: str) -> bool:
     :param algorithm: a name of the table, or ``"bc"``
     """
     return algorithm == BC or ALGORITHMS[algorithm].starts_from_bc
+
+
+def hyperparameter_names(algorithm: str) -> set[str]:
+    """
+    :param algorithm: a name of the table, or ``"bc"``
+    :return: what a suite may change: the keywords of its constructor, and ``env_wrapper``
+    """
+    if algorithm == BC:
+        return {"bc_policy", "bc_deterministic", "env_wrapper"}
+    names = {"env_wrapper"}
+    for kind in ALGORITHMS[algorithm].algorithm.__mro__:
+        parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break  # else its parent's keywords go through
+    return names - {"self", "env", "_init_setup_model"}
 
 
 def constructor_keywords(cell: Cell) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, starts_from_bc
+from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, hyperparameter_names, starts_from_bc
+from sb3_q2rl.benchmark.records import check_keys, check_values, record
 
 NAME = re.compile(r"[\w.=+-]+")  # of tasks and labels: they become names of files
 
@@ -210,26 +211,10 @@ def load_suite(path: str | Path) -> Suite:
     """
     path = Path(path)
     content = _read(path)
-    tasks = {name: _record(f"tasks.{name}", task, Task) for name, task in content["tasks"].items()}
-    entries = {label: _record(f"algorithms.{label}", entry, Entry) for label, entry in content["algorithms"].items()}
-    for name in (*tasks, *entries):
-        if not NAME.fullmatch(str(name)):
-            raise ValueError(f"{name!r} in {path} cannot name a file; use letters, digits and . = + - _ only.")
-    for label, entry in entries.items():
-        known = (*ALGORITHMS, BC)
-        if entry.algorithm not in known:
-            raise ValueError(f"`algorithm` of {label} is {entry.algorithm!r}; choose among {', '.join(known)}.")
-    if content.get("reference") not in (None, *entries):
-        raise ValueError(f"`reference` is {content['reference']!r}, which is none of {', '.join(entries)}.")
-    return Suite(
-        **{
-            **content,
-            "tasks": tasks,
-            "algorithms": entries,
-            "seeds": tuple(content["seeds"]),
-            "evaluation": _record("evaluation", content["evaluation"], Evaluation),
-        }
-    )
+    try:
+        return _suite({"name": path.stem, "seeds": [0], "evaluation": {}, "networks": {}, "files": {}, **content})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -243,31 +228,39 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected the keys tasks, algorithms and seeds.")
-    content = {"name": path.stem, "seeds": [0], "evaluation": {}, "networks": {}, "files": {}, **content}
-    _check_keys(path.name, content, Suite)
+    return content
+
+
+def _suite(content: dict[str, Any]) -> Suite:
+    check_keys("the suite", content, Suite)
+    check_values("", {name: content[name] for name in ("name", "networks", "files")}, Suite)
     for name in ("tasks", "algorithms"):
         if not isinstance(content[name], dict):
             raise ValueError(f"`{name}` is {content[name]!r}, expected names and what they stand for.")
     seeds = content["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ValueError(f"`seeds` is {seeds!r}, expected a list of whole numbers such as [0, 1, 2].")
-    return content
+    tasks = {name: record(f"tasks.{name}", task, Task) for name, task in content["tasks"].items()}
+    entries = {label: record(f"algorithms.{label}", entry, Entry) for label, entry in content["algorithms"].items()}
+    for name in (*tasks, *entries):
+        if not NAME.fullmatch(str(name)):
+            raise ValueError(f"{name!r} cannot name a file; use letters, digits and . = + - _ only.")
+    for label, entry in entries.items():
+        _check_algorithm(label, entry)
+    if content.get("reference") not in (None, *entries):
+        raise ValueError(f"`reference` is {content['reference']!r}, which is none of {', '.join(entries)}.")
+    evaluation = record("evaluation", content["evaluation"], Evaluation)
+    return Suite(**{**content, "tasks": tasks, "algorithms": entries, "seeds": tuple(seeds), "evaluation": evaluation})
 
 
-def _record(where: str, content: Any, kind: type) -> Any:
-    _check_keys(where, content, kind)
-    return kind(**content)
-
-
-def _check_keys(where: str, content: Any, kind: type) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"`{where}` is {content!r}, expected keys and values.")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(map(str, content.keys() - fields.keys()))
+def _check_algorithm(label: str, entry: Entry) -> None:
+    known = (*ALGORITHMS, BC)
+    if entry.algorithm not in known:
+        raise ValueError(f"`algorithm` of {label} is {entry.algorithm!r}; choose among {', '.join(known)}.")
+    names = hyperparameter_names(entry.algorithm)
+    unknown = sorted(map(str, entry.hyperparameters.keys() - names))
     if unknown:
-        raise ValueError(f"`{where}` has the unknown key(s) {', '.join(unknown)}; it takes {', '.join(fields)}.")
-    optional = {name for name, field in fields.items() if field.default is not dataclasses.MISSING}
-    optional |= {name for name, field in fields.items() if field.default_factory is not dataclasses.MISSING}
-    missing = sorted(fields.keys() - content.keys() - optional)
-    if missing:
-        raise ValueError(f"`{where}` lacks {', '.join(missing)}.")
+        raise ValueError(
+            f"`algorithms.{label}.hyperparameters` has the unknown {', '.join(unknown)}; {entry.algorithm} takes "
+            f"{', '.join(sorted(names))}."
+        )

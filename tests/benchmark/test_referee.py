@@ -38,7 +38,7 @@ def rows(path):
 def test_killed_and_started_again_it_goes_on_and_a_failing_cell_stops_nobody(tmp_path, capsys):
     entries = {
         "RLPD": {"algorithm": "rlpd", "hyperparameters": SMALL | {"learning_starts": 10}},
-        "wrong": {"algorithm": "rlpd", "hyperparameters": {"no_such_keyword": 1}},
+        "wrong": {"algorithm": "rlpd", "hyperparameters": {"gamma": 2.0}},
     }
     suite = str(small_suite(tmp_path, entries, steps=STEPS)[0])
     command = ["benchmark", "run", suite, "--jobs", "2"]
@@ -60,7 +60,7 @@ def test_killed_and_started_again_it_goes_on_and_a_failing_cell_stops_nobody(tmp
     assert status.value.code == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert f"FAILED: reach/wrong_seed0, see {folder / 'wrong_seed0' / 'log.txt'}" in printed
-    assert "no_such_keyword" in (folder / "wrong_seed0/log.txt").read_text()
+    assert "`gamma` is 2.0" in (folder / "wrong_seed0/log.txt").read_text()
     assert rows(result)[: len(measured)] == measured
     assert int(rows(result)[-1]["timesteps"]) == STEPS
     (step,) = re.findall(r"Goes on from step (\d+)", (folder / "RLPD_seed0/log.txt").read_text())
@@ -76,7 +76,7 @@ def test_the_same_cells_on_two_ray_workers(tmp_path, capsys):
     ray = pytest.importorskip("ray", reason="needs the extra `ray`")
     entries = {
         "Q2RL": {"algorithm": "qgated_sac", "hyperparameters": SMALL_Q2RL},
-        "wrong": {"algorithm": "rlpd", "hyperparameters": {"no_such_keyword": 1}},
+        "wrong": {"algorithm": "rlpd", "hyperparameters": {"gamma": 2.0}},
     }
     suite = str(small_suite(tmp_path, entries, steps=150)[0])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -85,7 +85,7 @@ def test_the_same_cells_on_two_ray_workers(tmp_path, capsys):
             main(["benchmark", "run", suite, "--backend", "ray"])
     finally:
         ray.shutdown()
-    assert "no_such_keyword" in capsys.readouterr().out
+    assert "`gamma` is 2.0" in capsys.readouterr().out
     on_ray = (tmp_path / "results/small/reach/Q2RL_seed0.csv").read_text()
     assert [row["timesteps"] for row in from_csv(on_ray)][-2:] == ["100", "150"]
     assert "Q-estimation" in (tmp_path / "logs/benchmark/small/reach/Q2RL_seed0/log.txt").read_text()
