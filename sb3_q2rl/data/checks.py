@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -10,6 +10,23 @@ Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
 
 # Readers of float32 files meet 1.0000001: that is rounding, not an action out of range.
 ACTION_TOLERANCE = 1e-5
+
+
+def as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:
+    """
+    :param name: of the column
+    :param values: an array, or what can be made one, such as a list
+    :param dtype: of the array; ``None``: that which the values have
+    :return: the same array where nothing is to be done
+    :raises ValueError: rows of different shapes, or entries that are no numbers
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is no array: {error} Expected rows of one shape.") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` holds entries of {array.dtype}, expected an array of numbers.")
+    return array if dtype is None else array.astype(dtype, copy=False)
 
 
 def named_arrays(**columns: Observations) -> dict[str, np.ndarray]:
@@ -31,9 +48,10 @@ def check_columns(n_steps: int, **columns: Observations) -> None:
         after the actions are of another structure or shape than those before
     """
     for name, array in named_arrays(**columns).items():
-        if len(array) != n_steps:
+        if array.shape[:1] != (n_steps,):
             raise ValueError(
-                f"`{name}` has {len(array)} rows, but there are {n_steps} actions; expected one row a step."
+                f"`{name}` has {len(array) if array.ndim else 'no'} rows, but there are {n_steps} actions; expected "
+                "one row a step."
             )
     for name, n_dims in {"actions": 2, "rewards": 1, "terminated": 1, "truncated": 1}.items():
         shape = np.asarray(columns[name]).shape

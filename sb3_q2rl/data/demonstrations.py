@@ -9,9 +9,25 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
-from sb3_q2rl.data.checks import Observations, check_action_range, check_columns, check_episode_ends, check_finite
+from sb3_q2rl.data.checks import (
+    Observations,
+    as_array,
+    check_action_range,
+    check_columns,
+    check_episode_ends,
+    check_finite,
+)
 
 Source: TypeAlias = Literal["human", "policy-generated", "scripted", "unknown"]
+
+# Observations keep their own: images stay uint8
+_DTYPES = {
+    "actions": np.float32,
+    "rewards": np.float32,
+    "terminated": bool,
+    "truncated": bool,
+    "episode_ends": np.int64,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +35,7 @@ class Demonstrations:
     """
     Whole episodes of somebody acting, stored one after the other. Everything is checked when the object is built, so
     whoever uses it may rely on the shapes, on finite numbers and on actions in [-1, 1], the scale of SB3's buffers.
+    Lists become arrays.
 
     The arrays are already transitions: row i holds what a replay buffer needs for one step. ``episode_ends`` says
     where the episodes stop: episode k is ``rows episode_ends[k - 1] : episode_ends[k]``.
@@ -45,7 +62,10 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         as_source(self.source)
-        if len(self.episode_ends) == 0 or len(self.actions) == 0:
+        self._make_arrays()
+        if self.episode_ends.ndim != 1:
+            raise ValueError(f"`episode_ends` has shape {self.episode_ends.shape}, expected (n_episodes,).")
+        if self.episode_ends.size == 0 or self.actions.size == 0:
             raise ValueError("There is no step in these demonstrations: at least one episode of one step is needed.")
         check_columns(
             len(self.actions),
@@ -60,6 +80,17 @@ class Demonstrations:
         check_finite(actions=self.actions, rewards=self.rewards)
         check_action_range(self.actions)
         check_episode_ends(self.episode_ends, self.terminated | self.truncated)
+
+    def _make_arrays(self) -> None:
+        for name, dtype in _DTYPES.items():
+            object.__setattr__(self, name, as_array(name, getattr(self, name), dtype))
+        for name in ("observations", "next_observations"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                arrays: Observations = {key: as_array(f"{name}[{key!r}]", part) for key, part in value.items()}
+            else:
+                arrays = as_array(name, value)
+            object.__setattr__(self, name, arrays)
 
     @classmethod
     def load(cls, path_or_name: str | Path, *, clip_actions: bool = False, **options: Any) -> Demonstrations:

@@ -50,6 +50,9 @@ def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = 
     if missing or observations is None:
         names = ", ".join(sorted(missing | (set() if observations is not None else {"observations"})))
         raise ValueError(f"{path} lacks the arrays {names}; it holds {', '.join(arrays) or 'nothing'}.")
+    for name, n_dims, shape in (("actions", 2, "(n, action_dim)"), ("episode_ends", 1, "(n_episodes,)")):
+        if arrays[name].ndim != n_dims:
+            raise ValueError(f"{path}: `{name}` has the shape {arrays[name].shape}, expected {shape}.")
     ends = arrays["episode_ends"].astype(np.int64)
     n_steps = len(arrays["actions"])
     if len(ends) == 0 or ends[0] <= 0 or (np.diff(ends) <= 0).any() or ends[-1] != n_steps:

@@ -105,6 +105,39 @@ def test_wrong_shapes_are_refused():
         changed(actions=base.actions[:, 0])
     with pytest.raises(ValueError, match="`next_observations` have shapes"):
         changed(next_observations=base.next_observations[:, :1])
+    with pytest.raises(ValueError, match="`rewards` has no rows, but there are 9 actions"):
+        changed(rewards=0.0)
+    with pytest.raises(ValueError, match=r"`episode_ends` has shape \(1, 3\), expected \(n_episodes,\)"):
+        changed(episode_ends=base.episode_ends[None])
+    with pytest.raises(ValueError, match=r"`episode_ends` has shape \(\), expected \(n_episodes,\)"):
+        changed(episode_ends=9)
+
+
+def test_lists_and_other_kinds_of_numbers_become_arrays():
+    base = make_demonstrations()
+    names = [field.name for field in dataclasses.fields(base) if field.name != "source"]
+    lists = Demonstrations(**{name: getattr(base, name).tolist() for name in names})
+    floats = Demonstrations(**{name: getattr(base, name).astype(np.float64) for name in names})
+    for made in (lists, floats):
+        for name in names:
+            np.testing.assert_array_equal(getattr(made, name), getattr(base, name))
+        assert (made.actions.dtype, made.terminated.dtype, made.episode_ends.dtype) == (np.float32, bool, np.int64)
+        assert [len(episode) for episode in made.episodes()] == [3, 2, 4]
+    keyed = changed(
+        observations={"x": base.observations.tolist()}, next_observations={"x": base.next_observations.tolist()}
+    )
+    np.testing.assert_array_equal(keyed.observations["x"], base.observations)
+    assert changed(observations=base.observations).observations is base.observations, "nothing is copied"
+
+
+def test_what_is_no_array_of_numbers_is_refused():
+    base = make_demonstrations()
+    with pytest.raises(ValueError, match="`actions` is no array: .*Expected rows of one shape"):
+        changed(actions=[*base.actions[:-1].tolist(), [0.0, 0.0]])
+    with pytest.raises(ValueError, match="`rewards` holds entries of <U4, expected an array of numbers"):
+        changed(rewards=["none"] * 9)
+    with pytest.raises(ValueError, match="`observations` holds entries of object, expected an array of numbers"):
+        changed(observations=None)
 
 
 def test_ends_and_flags_must_agree():
