@@ -57,7 +57,7 @@ def check_values(where: str, content: Mapping[str, Any], kind: type) -> None:
         parts = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         expected: list[type] = [get_origin(part) or part for part in parts]
         if type(value) not in expected or (type(value) is int and value < least):
-            told = {**_KINDS, int: f"a whole number of {least} or more, such as 10_000"}
+            told = {**_KINDS, int: f"a whole number of {least} or more, in digits: 10_000, not 1e4"}
             raise ValueError(
                 f"`{where}{name}` is {value!r} ({type(value).__name__}), expected "
                 f"{' or '.join(told[part] for part in expected)}."
