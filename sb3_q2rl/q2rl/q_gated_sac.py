@@ -136,10 +136,11 @@ class QGatedSAC(QInitialisation):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        policy_kwargs = {"bc_temperature": bc_temperature, **(policy_kwargs or {})}
-        if policy_kwargs["bc_temperature"] != bc_temperature:
+        policy_kwargs = policy_kwargs or {}
+        in_kwargs = policy_kwargs.get("bc_temperature", bc_temperature)
+        if in_kwargs is not bc_temperature and in_kwargs != bc_temperature:
             raise ValueError(
-                f"`policy_kwargs` has the `bc_temperature` {policy_kwargs['bc_temperature']}, but the algorithm's is "
+                f"`policy_kwargs` has the `bc_temperature` {in_kwargs}, but the algorithm's is "
                 f"{bc_temperature}. Pass it as `bc_temperature=...` alone."
             )
         super().__init__(
@@ -170,7 +171,7 @@ class QGatedSAC(QInitialisation):
             sde_sample_freq=sde_sample_freq,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs={**policy_kwargs, "bc_temperature": bc_temperature},
             verbose=verbose,
             seed=seed,
             device=device,
