@@ -11,6 +11,7 @@ from PIL import Image
 
 from sb3_q2rl.benchmark.phases import phase_plot
 from sb3_q2rl.benchmark.video import Episode, contact_sheet, record_episode, save_gif, side_by_side
+from sb3_q2rl.common.evaluation import check_observations
 from sb3_q2rl.q2rl import QGatedSAC, load_model
 
 
@@ -67,13 +68,7 @@ def draw_pictures(
 
 def _check_env(model: QGatedSAC, env: gym.Env) -> None:
     """:raises ValueError: The model cannot read its observations, or its actions are others"""
-    try:
-        model.predict(env.observation_space.sample())
-    except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"The model learnt from {model.observation_space}, and cannot read the observations of this environment, "
-            f"{env.observation_space}: {error}. Use the environment of its training."
-        ) from error
+    check_observations(model, env)
     if env.action_space != model.action_space:
         raise ValueError(
             f"The model acts in {model.action_space}, but the environment's actions are {env.action_space}. Use the "

@@ -65,18 +65,27 @@ def check_environment(model: OfflineToOnlineSAC, env: gym.Env | VecEnv) -> None:
     :param env: Where it shall be evaluated
     :raises ValueError: other observations than the model knows, or not normalised alike
     """
+    check_observations(model, env)
+    normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+    if (normalizer is None) != (model.get_vec_normalize_env() is None):
+        raise ValueError(
+            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that "
+            "the model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
+        )
+
+
+def check_observations(model: OfflineToOnlineSAC, env: gym.Env | VecEnv) -> None:
+    """
+    :param model: The model
+    :param env: Where it shall act
+    :raises ValueError: other observations than the model knows
+    """
     known, shown = _sizes(model.observation_space), _sizes(env.observation_space)
     seen_by_bc = getattr(model._bc, "image_shapes", {})  # BCFeatures: the model takes features, and images all the same
     if any(shown.get(key) != size and not (key in seen_by_bc and key in shown) for key, size in known.items()):
         raise ValueError(
             f"`env` has the observation space {env.observation_space}, but the model learns from "
             f"{model.observation_space}. Make it as the environment that the model learns in, with the same wrappers."
-        )
-    normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
-    if (normalizer is None) != (model.get_vec_normalize_env() is None):
-        raise ValueError(
-            f"`env` is {'not ' if normalizer is None else ''}wrapped in VecNormalize, other than the environment that "
-            "the model learns in. Wrap both or none: VecNormalize(eval_env, training=False, norm_reward=False)."
         )
 
 

@@ -169,7 +169,7 @@ def _env_args(env: gym.Env) -> dict[str, Any]:
 def check_writable(path: Path, unfinished: Path) -> None:
     """Before hours of playing, not after."""
     if path.is_dir():
-        raise ValueError(f"`path` {path} is a folder. Name a file in it, e.g. {path / 'demonstrations.hdf5'}")
+        raise ValueError(f"`path` {path} is a folder. Name a file in it.")
     try:
         unfinished.touch()
     except OSError as error:
