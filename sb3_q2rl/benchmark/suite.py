@@ -11,6 +11,7 @@ from typing import Any
 
 from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, hyperparameter_names, starts_from_bc
 from sb3_q2rl.benchmark.records import check_keys, check_values, record
+from sb3_q2rl.zoo_configs import config_path
 
 NAME = re.compile(r"[\w.=+-]+")  # of tasks and labels: they become names of files
 
@@ -257,6 +258,12 @@ def _check_algorithm(label: str, entry: Entry) -> None:
     known = (*ALGORITHMS, BC)
     if entry.algorithm not in known:
         raise ValueError(f"`algorithm` of {label} is {entry.algorithm!r}; choose among {', '.join(known)}.")
+    if entry.preset is not None and entry.algorithm != BC:
+        config = ALGORITHMS[entry.algorithm].config
+        if not config_path(config, entry.preset).is_file():
+            raise ValueError(
+                f"`preset` of {label} is {entry.preset!r}: zoo_configs has no {config}_{entry.preset}.yml."
+            )
     names = hyperparameter_names(entry.algorithm)
     unknown = sorted(map(str, entry.hyperparameters.keys() - names))
     if unknown:

@@ -142,7 +142,16 @@ class OfflineToOnlineSAC(ActingSAC):
             self._take(self.demonstrations)
 
     def _take(self, demonstrations: Demonstrations | str | Path) -> None:
-        """Demonstrations, or where they are, as the networks see them."""
+        """
+        Demonstrations, or where they are, as the networks see them.
+
+        :raises TypeError: something else
+        """
+        if not isinstance(demonstrations, Demonstrations | str | Path):
+            raise TypeError(
+                f"`demonstrations` is a {type(demonstrations).__name__}; expected Demonstrations, the path of a file "
+                "of them, or the name of a shipped data set."
+            )
         if not isinstance(demonstrations, Demonstrations):
             demonstrations = self._load_demonstrations(demonstrations)
         shown = demonstrations_as_features(demonstrations, self._bc, self.observation_space)

@@ -238,6 +238,11 @@ def test_save_load_continue_equals_uninterrupted(make: Make, first: int, tmp_pat
     np.testing.assert_array_equal(a.replay_buffer.actions[:size], b.replay_buffer.actions[:size])
 
 
+def test_demonstrations_of_no_known_kind() -> None:
+    with pytest.raises(TypeError, match="`demonstrations` is a list; expected Demonstrations, the path"):
+        RLPD(reach(), demonstrations=[demonstrations("flat")])
+
+
 @every_algorithm
 def test_seed_decides(make: Make) -> None:
     runs = [parameters(make(reach(n_envs=2), seed=seed).learn(60)) for seed in (1, 1, 2)]

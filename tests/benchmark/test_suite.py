@@ -109,6 +109,10 @@ def test_an_algorithm_is_left_out_of_a_task_that_lacks_what_it_starts_from(tmp_p
             "`tasks.a` has the unknown key.* colour; it takes env",
         ),
         ("tasks: {}\nalgorithms: {x: {algorithm: ppo}}", "`algorithm` of x is 'ppo'; choose among qgated_sac, .*bc"),
+        (
+            "tasks: {}\nalgorithms: {x: {algorithm: sac, preset: paper}}",
+            "`preset` of x is 'paper': zoo_configs has no rlpd_paper.yml",
+        ),
         ("tasks: {}\nalgorithms: {a/b: {algorithm: bc}}", "bad.yml: 'a/b' cannot name a file"),
         ("tasks: [a]\nalgorithms: {}", "`tasks` is .'a'., expected names and what they stand for"),
         ("tasks: {}\nalgorithms: {}\nseeds: 0", "`seeds` is 0, expected a list of whole numbers"),
