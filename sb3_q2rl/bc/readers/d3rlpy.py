@@ -72,9 +72,9 @@ def read_d3rlpy(file: CheckpointFile) -> BCPolicy | None:
             return None
         stream.seek(0)
         try:
-            _check_memo(stream.read())
-            stream.seek(0)
-            saved = _PlainUnpickler(stream).load()
+            content = stream.read()
+            _check_memo(content)
+            saved = _PlainUnpickler(io.BytesIO(content)).load()
         except (pickle.UnpicklingError, ValueError) as error:
             raise ValueError(
                 f"{file.path} was refused: it is a pickle that could execute code ({error}), or it is damaged. Of "

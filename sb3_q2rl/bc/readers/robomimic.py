@@ -105,9 +105,8 @@ def _check_actions(network: Any, checkpoint: Mapping[str, Any], path: str) -> No
             f"The robomimic policy in {path} was trained on the action keys {keys}; only `actions` are read. Absolute "
             "poses (`actions_abs`) would be taken for shares of the largest step. Train it on `actions`."
         )
-    environment = str(
-        checkpoint.get("env_metadata")
-    )  # where the controllers stand in it depends on robosuite's version
+    # As text: where the controllers stand in it depends on robosuite's version
+    environment = str(checkpoint.get("env_metadata"))
     if any(absolute in environment for absolute in ("'control_delta': False", "'input_type': 'absolute'")):
         warnings.warn(
             f"The robomimic policy in {path} was trained for a controller of absolute poses (`control_delta: False`, "
