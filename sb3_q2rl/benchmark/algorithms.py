@@ -125,7 +125,7 @@ def constructor_keywords(cell: Cell) -> dict[str, Any]:
         kwargs["bc_policy"] = cell.bc_policy
     if cell.demonstrations is not None:
         kwargs["demonstrations"] = cell.demonstrations
-    return {"device": "cpu", "seed": cell.seed, "verbose": 1, **kwargs, **changes}
+    return {"device": "cpu", "seed": cell.seed, "verbose": 1, **kwargs, **zoo_configs.with_schedules(changes)}
 
 
 def env_wrapper(cell: Cell) -> Callable[[gym.Env], gym.Env] | None:

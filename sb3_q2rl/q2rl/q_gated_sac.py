@@ -14,6 +14,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_q2rl.bc.policy import BCPolicy, BCStep
 from sb3_q2rl.common import checks
@@ -44,8 +45,9 @@ class QGatedSAC(QInitialisation):
     :param bc_policy: A :class:`BCPolicy`, the path of a checkpoint, or the name of a shipped policy
     :param n_bc_episodes: Episodes of the BC policy to estimate its Q-function from
     :param bc_temperature: alpha: units of return per nat of log-likelihood
-    :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s)). It weighs nats against the unit
-        of the return: raise it where the gate falls below the BC policy, lower it where RL alone does not rise
+    :param bc_loss_weight: w in the actor's loss: (1 - w) (-Q) + w (-log pi_RL(a_BC|s)), or its schedule. It weighs nats
+        against the unit of the return: raise it where the gate falls below the BC policy, lower it where RL alone does
+        not rise
     :param q_init_steps: Gradient steps of Q-initialisation
     :param bc_deterministic: The BC policy acts at its mode, else by a sample, in evaluation too: V_BC is the value of
         one of the two. Samples teach the actor more (it sees how to get back), and shake themselves loose where the
@@ -102,7 +104,7 @@ class QGatedSAC(QInitialisation):
         bc_policy: BCPolicy | str | Path | None = None,
         n_bc_episodes: int = 50,
         bc_temperature: float = 1.0,
-        bc_loss_weight: float = 0.3,
+        bc_loss_weight: float | Schedule = 0.3,
         q_init_steps: int = 10_000,
         bc_deterministic: bool = True,
         rl_deterministic: bool | None = None,
@@ -201,8 +203,19 @@ class QGatedSAC(QInitialisation):
             raise ValueError(f"`q_init_steps` is {self.q_init_steps}; use 0 for none, or a positive number.")
         if not 0 <= self.bc_temperature < np.inf:
             raise ValueError(f"`bc_temperature` is {self.bc_temperature}; alpha is a finite number, 0 or more.")
-        if not 0 <= self.bc_loss_weight <= 1:
-            raise ValueError(f"`bc_loss_weight` is {self.bc_loss_weight}; it weighs two losses, so it lies in [0, 1].")
+        if isinstance(self.bc_loss_weight, str):
+            raise ValueError(
+                f"`bc_loss_weight` is {self.bc_loss_weight!r}; expected a number or a schedule, as SB3's "
+                "LinearSchedule(0.3, 0.0, 1.0). Words such as lin_0.3 are for rl-zoo3's files and command line."
+            )
+        self._bc_loss_weight = FloatSchedule(self.bc_loss_weight)
+        for progress_remaining in (1, 0.5, 0):
+            weight = self._bc_loss_weight(progress_remaining)
+            if not 0 <= weight <= 1:
+                raise ValueError(
+                    f"`bc_loss_weight` is {weight} with {progress_remaining} of the steps remaining; it weighs two "
+                    "losses, so it lies in [0, 1]."
+                )
 
     def _on_new_bc_policy(self) -> None:
         self._bc_is_new = True
@@ -329,7 +342,9 @@ class QGatedSAC(QInitialisation):
         policy_loss = self._policy_loss(batch)
         bc_loss = self._bc_loss(batch)
         self._log_mean("train/bc_loss", bc_loss)
-        return (1 - self.bc_loss_weight) * policy_loss + self.bc_loss_weight * bc_loss
+        w = self._bc_loss_weight(self._current_progress_remaining)
+        self.logger.record("train/bc_loss_weight", w)
+        return (1 - w) * policy_loss + w * bc_loss
 
     def _sample_batch(self, batch_size: int) -> BCSamples:
         batch = super()._sample_batch(batch_size)

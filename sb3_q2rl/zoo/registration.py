@@ -14,6 +14,7 @@ import sb3_q2rl.envs  # noqa: F401  registers the environment ids
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 from sb3_q2rl.q2rl import QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.zoo import search_spaces
+from sb3_q2rl.zoo_configs import SCHEDULES, with_schedules
 from sb3_q2rl.zoo_configs import config_path as shipped_config
 
 
@@ -41,7 +42,6 @@ ALGORITHMS = {
     "cal_ql": ZooAlgorithm(CalQL, search_spaces.sample_cql),
     "wsrl": ZooAlgorithm(WSRL, search_spaces.sample_wsrl),
 }
-
 
 def config_path(algo: str, config: str | None) -> str | None:
     """
@@ -90,13 +90,11 @@ def register() -> None:
 
     manager.__init__ = init_with_our_configs
 
-    # "lin_3e-4" is understood for `learning_rate` alone; our actors have a rate of their own
+    # "lin_3e-4" is understood for `learning_rate` alone
     schedules = manager._preprocess_schedules
 
-    def with_the_actors(hyperparams: dict[str, Any]) -> dict[str, Any]:
-        rate = hyperparams.get("actor_learning_rate")
-        if isinstance(rate, str):
-            hyperparams["actor_learning_rate"] = schedules({"learning_rate": rate})["learning_rate"]
+    def with_ours(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        hyperparams.update(with_schedules(hyperparams, SCHEDULES[1:]))  # in place, as rl_zoo3's
         return schedules(hyperparams)
 
-    manager._preprocess_schedules = staticmethod(with_the_actors)
+    manager._preprocess_schedules = staticmethod(with_ours)

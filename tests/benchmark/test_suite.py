@@ -47,6 +47,7 @@ def test_what_differs_between_cells_is_what_the_suite_says(tmp_path):
         "ours": {"algorithm": "qgated_sac"},
         "with data": {"algorithm": "qgated_sac"},
         "changed": {"algorithm": "qgated_sac", "hyperparameters": {"gamma": 0.9, "policy_kwargs": {"n_critics": 7}}},
+        "falls": {"algorithm": "qgated_sac", "hyperparameters": {"bc_loss_weight": "lin_0.2"}},
         "rlpd": {"algorithm": "rlpd"},
         "sac": {"algorithm": "sac", "demonstrations": False},
     }
@@ -59,6 +60,7 @@ def test_what_differs_between_cells_is_what_the_suite_says(tmp_path):
     assert "demonstrations" not in ours
     assert made["with-data"] == ours | {"demonstrations": str(tmp_path / "demos.npz")}
     assert made["changed"] == ours | {"gamma": 0.9, "policy_kwargs": {"net_arch": [8], "n_critics": 7}}
+    assert made["falls"]["bc_loss_weight"](0.5) == pytest.approx(0.1)
     assert made["rlpd"]["demonstrations"] == str(tmp_path / "demos.npz")
     assert "bc_policy" not in made["rlpd"]
     assert made["sac"].keys() & {"bc_policy", "demonstrations", "entropy_backup"} == set()

@@ -64,6 +64,7 @@ def test_observations_of_every_kind(kind, n_envs):
         {"rl_deterministic": True, "bc_deterministic": False},
         {"bc_policy": NoDensity()},
         {"bc_loss_weight": 0.0, "bc_temperature": 10.0},
+        {"bc_loss_weight": lambda progress: 0.3 * progress},
         {"truncation_tail": "zero", "n_target_critics": 1, "gamma": 1.0},
         {"learning_rate": lambda progress: 1e-3 * progress, "actor_learning_rate": 1e-4, "q_init_steps": 0},
         {"policy_kwargs": {"net_arch": {"pi": [8, 8], "qf": [16]}, "layer_norm": False, "n_critics": 2}},
@@ -335,3 +336,21 @@ def test_the_policy_alone_can_be_saved(tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(obs, deterministic=True)[0], model.policy.predict(obs, deterministic=True)[0]
     )
+
+
+def test_the_bc_losss_weight_follows_its_schedule():
+    model = small_model(bc_loss_weight=lambda progress_remaining: progress_remaining)
+    model.learn(60)
+    batch = model._sample_batch(32)
+
+    def loss(progress_remaining: float) -> float:
+        model._current_progress_remaining = progress_remaining
+        th.manual_seed(0)
+        return model._actor_loss(batch).item()
+
+    th.manual_seed(0)
+    policy_loss, bc_loss = model._policy_loss(batch).item(), model._bc_loss(batch).item()
+    assert abs(policy_loss - bc_loss) > 0.1
+    expected = [bc_loss, 0.25 * bc_loss + 0.75 * policy_loss, policy_loss]
+    assert [loss(w) for w in (1.0, 0.25, 0.0)] == pytest.approx(expected)
+    assert model.logger.name_to_value["train/bc_loss_weight"] == 0.0

@@ -64,14 +64,15 @@ def test_a_preset_that_there_is_not() -> None:
     assert config_path("ibrl", "sb3_q2rl") == "sb3_q2rl", "a module, as rl_zoo3 takes one"
 
 
-def test_the_actors_learning_rate_may_fall_linearly() -> None:
+def test_our_schedules_may_fall_linearly() -> None:
     register()
-    rates = {"learning_rate": "lin_3e-4", "actor_learning_rate": "lin_1e-4"}
-    made = exp_manager.ExperimentManager._preprocess_schedules(rates)
-    assert made["learning_rate"](0.5) == pytest.approx(1.5e-4)
-    assert made["actor_learning_rate"](0.5) == pytest.approx(0.5e-4)
-    constant = {"actor_learning_rate": 1e-4}
-    assert exp_manager.ExperimentManager._preprocess_schedules(constant) == {"actor_learning_rate": 1e-4}
+    falling = {"learning_rate": "lin_3e-4", "actor_learning_rate": "lin_1e-4", "bc_loss_weight": "lin_0.3"}
+    made = exp_manager.ExperimentManager._preprocess_schedules(falling)
+    assert [made[name](0.5) for name in falling] == pytest.approx([1.5e-4, 0.5e-4, 0.15])
+    constant = {"actor_learning_rate": 1e-4, "bc_loss_weight": 0.3}
+    assert exp_manager.ExperimentManager._preprocess_schedules(dict(constant)) == constant
+    with pytest.raises(ValueError, match=r"`bc_loss_weight` is 'cos_0\.3'; expected a number, or lin_"):
+        exp_manager.ExperimentManager._preprocess_schedules({"bc_loss_weight": "cos_0.3"})
 
 
 def arguments(algorithm: type) -> set[str]:
