@@ -209,7 +209,7 @@ def test_normalised_rewards():
         ({"n_steps": "3"}, "`n_steps` is '3'; expected a whole number"),
         ({"policy_kwargs": {"bc_temperature": 5.0}}, "Pass it as `bc_temperature=...` alone"),
         ({"bc_loss_weight": 1.5}, "`bc_loss_weight` is 1.5"),
-        ({"bc_loss_weight": lambda progress: 2 * (1 - progress)}, r"`bc_loss_weight` is 2.0 with 0 of the steps remaining"),
+        ({"bc_loss_weight": lambda progress: 2 - progress}, r"`bc_loss_weight` is 1.5 with 0.5 of the steps remaining"),
         ({"bc_loss_weight": "lin_0.3"}, r"`bc_loss_weight` is 'lin_0\.3'.*schedule"),
         (
             {"replay_buffer_class": ReplayBuffer},
