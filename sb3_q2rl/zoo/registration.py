@@ -43,6 +43,7 @@ ALGORITHMS = {
     "wsrl": ZooAlgorithm(WSRL, search_spaces.sample_wsrl),
 }
 
+
 def config_path(algo: str, config: str | None) -> str | None:
     """
     :param algo: name of one of our algorithms
