@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ import torch as th
 from sb3_q2rl import zoo_configs
 from sb3_q2rl.baselines import CQL, IBRL, RLPD, WSRL, CalQL
 from sb3_q2rl.common.acting import Decision
+from sb3_q2rl.common.keywords import own_keywords
 from sb3_q2rl.common.offline_to_online import OfflineToOnlineSAC
 from sb3_q2rl.common.scales import start_on_the_scale_of
 from sb3_q2rl.data import Demonstrations
@@ -94,13 +94,7 @@ def hyperparameter_names(algorithm: str) -> set[str]:
     """
     if algorithm == BC:
         return {"bc_policy", "bc_deterministic", "env_wrapper"}
-    names = {"env_wrapper"}
-    for kind in ALGORITHMS[algorithm].algorithm.__mro__:
-        parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break  # else its parent's keywords go through
-    return names - {"self", "env", "_init_setup_model"}
+    return own_keywords(ALGORITHMS[algorithm].algorithm) | {"env_wrapper"}
 
 
 def constructor_keywords(cell: Cell) -> dict[str, Any]:

@@ -31,6 +31,17 @@ def has_env(env: Any, algorithm: str) -> None:
         raise ValueError(f"`env` is missing: write {algorithm}(env, ...) or {algorithm}('MlpPolicy', env, ...).")
 
 
+def policy_class(policy: type[BasePolicy], algorithm: type[OfflineToOnlineSAC]) -> None:
+    """:raises ValueError: the policy of another algorithm"""
+    known = tuple(algorithm.policy_aliases.values())
+    if not issubclass(policy, known):
+        raise ValueError(
+            f"`policy` is {policy.__name__}, which {algorithm.__name__} cannot use; expected "
+            f"{', '.join(kind.__name__ for kind in known)}, or a class derived from one. A saved model is loaded by "
+            "the `load` of the algorithm that saved it."
+        )
+
+
 def observation_keys(space: spaces.Space) -> None:
     """:raises ValueError: a name that torch cannot give a module"""
     wrong = [key for key in space.spaces if "." in key] if isinstance(space, spaces.Dict) else []

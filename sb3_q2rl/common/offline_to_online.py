@@ -25,6 +25,7 @@ from sb3_q2rl.common.acting import ActingSAC, Decision
 from sb3_q2rl.common.buffers import BCDictReplayBuffer, BCHerReplayBuffer, BCReplayBuffer, BCSamples
 from sb3_q2rl.common.critics import EnsembleCritic
 from sb3_q2rl.common.images import image_keys, shift_observation, with_channels_first
+from sb3_q2rl.common.keywords import check_load_keywords
 from sb3_q2rl.common.policies import EnsembleSACCnnPolicy, EnsembleSACMultiInputPolicy, EnsembleSACPolicy
 from sb3_q2rl.common.returns import TruncationTail
 from sb3_q2rl.data import Demonstrations
@@ -103,7 +104,9 @@ class OfflineToOnlineSAC(ActingSAC):
         if env is None and not isinstance(policy, type) and policy not in cls.policy_aliases:
             policy, env = None, policy
         env = maybe_make_env(env, verbose)  # type: ignore[arg-type]
-        if not isinstance(policy, type):  # load() names a class, and may lack an environment
+        if isinstance(policy, type):
+            checks.policy_class(policy, cls)
+        else:  # load() names a class, and may lack an environment
             checks.has_env(env, cls.__name__)
         if env is not None:
             checks.action_space_is_finite_box(env.action_space)
@@ -222,6 +225,26 @@ class OfflineToOnlineSAC(ActingSAC):
         checks.normalized_alike(self._vec_normalize_env, given)
         checks.no_reward_normalization(given)
         super().set_env(env, force_reset)
+
+    @classmethod
+    def load(
+        cls: type[SelfOfflineToOnlineSAC],
+        path: Any,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfOfflineToOnlineSAC:
+        """
+        As in SB3.
+
+        :raises TypeError: a keyword that no constructor of it takes
+        :raises ValueError: the model of another algorithm, whose policy this one cannot use
+        """
+        check_load_keywords(cls, kwargs)
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         own = self.replay_buffer

@@ -12,7 +12,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from test_run import demonstrations, parameters
 from worlds import HORIZON, WalkHome, gaussian, reach, small_model
 
-from sb3_q2rl import QGatedSAC
+from sb3_q2rl import QGatedResidualSAC, QGatedSAC
 from sb3_q2rl.bc import adapter
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
@@ -179,6 +179,10 @@ def test_options_can_be_changed_when_loading(tmp_path):
     assert loaded.bc_loss_weight == 0.1
     with pytest.raises(ValueError, match="policy_delay"):
         QGatedSAC.load(tmp_path / "model", device="cpu", policy_delay=7)
+    with pytest.raises(TypeError, match=r"unknown `bc_los_weight`\. Did you mean `bc_loss_weight`\?"):
+        QGatedSAC.load(tmp_path / "model", device="cpu", bc_los_weight=0.1)
+    with pytest.raises(ValueError, match=r"GatedSACPolicy, which QGatedResidualSAC cannot use; .*that saved it"):
+        QGatedResidualSAC.load(tmp_path / "model", device="cpu")
 
 
 def test_demonstrations_wait_in_the_saved_model_until_they_are_used(tmp_path):
