@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
+import sb3_q2rl.envs  # noqa: F401  registers the environments
 from sb3_q2rl.benchmark.algorithms import ALGORITHMS, BC, hyperparameter_names, starts_from_bc
 from sb3_q2rl.benchmark.records import check_keys, check_values, record
 from sb3_q2rl.zoo_configs import config_path
@@ -246,12 +249,23 @@ def _suite(content: dict[str, Any]) -> Suite:
     for name in (*tasks, *entries):
         if not NAME.fullmatch(str(name)):
             raise ValueError(f"{name!r} cannot name a file; use letters, digits and . = + - _ only.")
+    for name, task in tasks.items():
+        _check_env(name, task)
     for label, entry in entries.items():
         _check_algorithm(label, entry)
     if content.get("reference") not in (None, *entries):
         raise ValueError(f"`reference` is {content['reference']!r}, which is none of {', '.join(entries)}.")
     evaluation = record("evaluation", content["evaluation"], Evaluation)
     return Suite(**{**content, "tasks": tasks, "algorithms": entries, "seeds": tuple(seeds), "evaluation": evaluation})
+
+
+def _check_env(name: str, task: Task) -> None:
+    if ":" in task.env:  # module:Name-v0, registered when the module is imported
+        return
+    try:
+        gym.spec(task.env)
+    except gym.error.Error as error:
+        raise ValueError(f"`tasks.{name}.env` is {task.env!r}: {error}") from error
 
 
 def _check_algorithm(label: str, entry: Entry) -> None:
