@@ -18,7 +18,7 @@ def as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:
     :param values: an array, or what can be made one, such as a list
     :param dtype: of the array; ``None``: that which the values have
     :return: the same array where nothing is to be done
-    :raises ValueError: rows of different shapes, or entries that are no numbers
+    :raises ValueError: rows of different shapes, entries that are no numbers, or fractions where none can be
     """
     try:
         array = np.asarray(values)
@@ -26,7 +26,14 @@ def as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:
         raise ValueError(f"`{name}` is no array: {error} Expected rows of one shape.") from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"`{name}` holds entries of {array.dtype}, expected an array of numbers.")
-    return array if dtype is None else array.astype(dtype, copy=False)
+    if dtype is None:
+        return array
+    with np.errstate(invalid="ignore"):  # NaN is told below
+        cast: np.ndarray = array.astype(dtype, copy=False)
+    if cast.dtype.kind in "bi" and (changed := cast != array).any():
+        kind = "true or false" if dtype is bool else "whole numbers"
+        raise ValueError(f"`{name}` holds {array[changed][0]}; expected {kind}.")
+    return cast
 
 
 def named_arrays(**columns: Observations) -> dict[str, np.ndarray]:

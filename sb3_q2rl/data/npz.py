@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_q2rl.data.assemble import RecordedEpisode, assemble
-from sb3_q2rl.data.checks import Observations, named_arrays
+from sb3_q2rl.data.checks import Observations, as_array, named_arrays
 from sb3_q2rl.data.demonstrations import Demonstrations, Source, as_source
 
 # Dict observations are stored as one array a key, named "observations/<key>".
@@ -53,11 +53,14 @@ def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = 
     for name, n_dims, shape in (("actions", 2, "(n, action_dim)"), ("episode_ends", 1, "(n_episodes,)")):
         if arrays[name].ndim != n_dims:
             raise ValueError(f"{path}: `{name}` has the shape {arrays[name].shape}, expected {shape}.")
-    ends = arrays["episode_ends"].astype(np.int64)
+    try:
+        ends = as_array("episode_ends", arrays["episode_ends"], np.int64)
+        terminated = as_array("terminated", arrays.get("terminated", np.zeros(len(arrays["actions"]))), bool)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     n_steps = len(arrays["actions"])
     if len(ends) == 0 or ends[0] <= 0 or (np.diff(ends) <= 0).any() or ends[-1] != n_steps:
         raise ValueError(f"{path}: `episode_ends` must increase from above 0 to the number of actions, {n_steps}.")
-    terminated = arrays.get("terminated", np.zeros(n_steps)).astype(bool)
     next_observations = _observations(arrays, "next_observations")
     _check_rows(path, n_steps, ends, observations, next_observations, arrays["rewards"], terminated)
     if source is None:

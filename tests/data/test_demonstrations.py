@@ -109,6 +109,10 @@ def test_wrong_shapes_are_refused():
         changed(rewards=0.0)
     with pytest.raises(ValueError, match=r"`episode_ends` has shape \(1, 3\), expected \(n_episodes,\)"):
         changed(episode_ends=base.episode_ends[None])
+    with pytest.raises(ValueError, match=r"`episode_ends` holds 2\.5; expected whole numbers"):
+        changed(episode_ends=np.array([2.5, 9.0]))
+    with pytest.raises(ValueError, match=r"`terminated` holds 2; expected true or false"):
+        changed(terminated=np.full(len(base), 2))
     with pytest.raises(ValueError, match=r"`episode_ends` has shape \(\), expected \(n_episodes,\)"):
         changed(episode_ends=9)
 
