@@ -39,7 +39,7 @@ Curves = Mapping[str, Sequence[Curve]]
 def styles(curves: Curves) -> dict[str, dict[str, Any]]:
     """
     An algorithm has its colour everywhere; its line is broken where the suite gives or denies it demonstrations.
-    Variants of one algorithm, and those with changed hyperparameters, take turns in the other colours.
+    Variants of one algorithm, and those with changed hyperparameters, take turns in colours that nobody has.
 
     :param curves: by label
     :return: keywords of matplotlib's lines, by label
@@ -47,14 +47,18 @@ def styles(curves: Curves) -> dict[str, dict[str, Any]]:
     styles: dict[str, dict[str, Any]] = {}
     more = itertools.product(("-", (0, (5, 1)), (0, (1, 1))), MORE_COLORS)
     entries = {label: seeds[0].cell.by for label, seeds in curves.items()}
-    for label, entry in sorted(entries.items(), key=lambda item: bool(item[1].hyperparameters)):
+    for label, entry in sorted(entries.items(), key=lambda item: _is_variant(item[1])):
         line = ":" if entry.algorithm == BC else {None: "-", True: "--", False: "-."}[entry.demonstrations]
         style: dict[str, Any] = {"color": COLORS.get(entry.algorithm), "linestyle": line}
         if style["color"] is None or style in styles.values():
-            other_line, color = next(more)
-            style = {"color": color, "linestyle": line if entry.algorithm == BC else other_line}
+            others = ({"color": c, "linestyle": ":" if entry.algorithm == BC else other} for other, c in more)
+            style = next(other for other in others if other not in styles.values())
         styles[label] = style
     return styles
+
+
+def _is_variant(entry: Entry) -> bool:
+    return entry.algorithm not in COLORS or bool(entry.hyperparameters)
 
 
 def draw_curves(curves: Curves, path: str | Path, title: str) -> Path:

@@ -212,12 +212,14 @@ def test_no_two_lines_look_alike(finished):
     assert len(set(look)) == len(look) == 4
 
 
-def test_the_bc_policy_alone_is_grey_in_every_committed_picture():
+def test_colours_of_every_committed_picture():
     for path in (Path(__file__).parents[2] / "benchmarks").glob("*.yml"):
         suite = load_suite(path)
         for task in suite.tasks:
             cells = {cell.label: [Curve(cell, *[np.zeros(1)] * 4, 0.0)] for cell in suite.cells() if cell.task == task}
-            for label, style in styles(cells).items():
+            look = styles(cells)
+            assert len({str(style) for style in look.values()}) == len(look), (path, task)
+            for label, style in look.items():
                 assert (style["color"] == COLORS["bc"]) == (label == "BC"), (path, label)
 
 
