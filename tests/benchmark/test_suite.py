@@ -128,7 +128,7 @@ def test_an_algorithm_is_left_out_of_a_task_that_lacks_what_it_starts_from(tmp_p
         ("tasks: {a: {env: 1, steps: 1}}\nalgorithms: {}", "`tasks.a.env` is 1 .int., expected a text"),
         (
             "tasks: {a: {env: AdroitHandDor-v0, steps: 1}}\nalgorithms: {}",
-            "`tasks.a.env` is 'AdroitHandDor-v0': .*doesn't exist. Did you mean: `AdroitHandDoorBinary`",
+            "`tasks.a.env` is 'AdroitHandDor-v0': .*doesn't exist. Did you mean: `AdroitHandDoor",
         ),
         (
             "tasks: {a: {env: E, steps: 1, bc_policy: 1}}\nalgorithms: {}",
