@@ -50,9 +50,9 @@ def styles(curves: Curves) -> dict[str, dict[str, Any]]:
     for label, entry in sorted(entries.items(), key=lambda item: _is_variant(item[1])):
         line = ":" if entry.algorithm == BC else {None: "-", True: "--", False: "-."}[entry.demonstrations]
         style: dict[str, Any] = {"color": COLORS.get(entry.algorithm), "linestyle": line}
-        if style["color"] is None or style in styles.values():
-            others = ({"color": c, "linestyle": ":" if entry.algorithm == BC else other} for other, c in more)
-            style = next(other for other in others if other not in styles.values())
+        while style["color"] is None or style in styles.values():
+            other_line, color = next(more)
+            style = {"color": color, "linestyle": line if entry.algorithm == BC else other_line}
         styles[label] = style
     return styles
 

@@ -53,12 +53,12 @@ def load_npz(path: Path, *, clip_actions: bool = False, source: Source | None = 
     for name, n_dims, shape in (("actions", 2, "(n, action_dim)"), ("episode_ends", 1, "(n_episodes,)")):
         if arrays[name].ndim != n_dims:
             raise ValueError(f"{path}: `{name}` has the shape {arrays[name].shape}, expected {shape}.")
+    n_steps = len(arrays["actions"])
     try:
         ends = as_array("episode_ends", arrays["episode_ends"], np.int64)
-        terminated = as_array("terminated", arrays.get("terminated", np.zeros(len(arrays["actions"]))), bool)
+        terminated = as_array("terminated", arrays.get("terminated", np.zeros(n_steps)), bool)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    n_steps = len(arrays["actions"])
     if len(ends) == 0 or ends[0] <= 0 or (np.diff(ends) <= 0).any() or ends[-1] != n_steps:
         raise ValueError(f"{path}: `episode_ends` must increase from above 0 to the number of actions, {n_steps}.")
     next_observations = _observations(arrays, "next_observations")

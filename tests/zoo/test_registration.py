@@ -1,6 +1,5 @@
 """rl_zoo3's tables after registration, our configuration files, and the search spaces."""
 
-import inspect
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ optuna = pytest.importorskip("optuna")
 from rl_zoo3 import exp_manager, hyperparams_opt, utils
 
 from sb3_q2rl.bc import BCPolicyAdapter
+from sb3_q2rl.common.keywords import own_keywords
 from sb3_q2rl.zoo.registration import ALGORITHMS, config_path, register
 from sb3_q2rl.zoo_configs import CONFIGS
 
@@ -75,13 +75,6 @@ def test_our_schedules_may_fall_linearly() -> None:
         exp_manager.ExperimentManager._preprocess_schedules({"bc_loss_weight": "cos_0.3"})
 
 
-def arguments(algorithm: type) -> set[str]:
-    """What a constructor takes; one with **kwargs hands them on to its parent's."""
-    parameters = inspect.signature(algorithm).parameters
-    named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
-    return named if len(named) == len(parameters) else named | arguments(algorithm.__mro__[1])
-
-
 def configurations() -> list[Any]:
     return [
         pytest.param(path, name, id=f"{path.stem}-{name}")
@@ -97,7 +90,7 @@ def test_configurations_build_the_algorithm(path: Path, name: str) -> None:
     algorithm = next(row.algorithm for key, row in ALGORITHMS.items() if path.stem.startswith(key))
     kwargs = {key: value for key, value in config.items() if key not in ZOO_KEYS}
     assert config["n_timesteps"] > 0
-    assert not kwargs.keys() - arguments(algorithm)
+    assert not kwargs.keys() - own_keywords(algorithm)
     if name == "default":
         assert "bc_policy" not in kwargs, "no BC policy fits every environment"
         return
@@ -135,7 +128,7 @@ def test_rivals_are_on_equal_terms(name: str, env_id: str) -> None:
 def test_search_space_gives_constructor_arguments(name: str) -> None:
     row = ALGORITHMS[name]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    accepted = arguments(row.algorithm)
+    accepted = own_keywords(row.algorithm)
     for _ in range(20):
         trial = study.ask()
         kwargs = row.sample(trial, n_actions=28, n_envs=1, additional_args={"using_her_replay_buffer": False})
