@@ -42,6 +42,15 @@ def policy_class(policy: type[BasePolicy], algorithm: type[OfflineToOnlineSAC]) 
         )
 
 
+def saved_by_the_same(model: OfflineToOnlineSAC) -> None:
+    """:raises ValueError: what was loaded is neither of this algorithm nor of one that it derives from"""
+    if model.saved_by not in {kind.__name__ for kind in type(model).__mro__}:
+        raise ValueError(
+            f"The model was saved by {model.saved_by}, and {type(model).__name__} cannot load it. Use {model.saved_by}.load."
+        )
+    model.saved_by = type(model).__name__
+
+
 def observation_keys(space: spaces.Space) -> None:
     """:raises ValueError: a name that torch cannot give a module"""
     wrong = [key for key in space.spaces if "." in key] if isinstance(space, spaces.Dict) else []

@@ -88,6 +88,7 @@ class OfflineToOnlineSAC(ActingSAC):
         self.n_target_critics = n_target_critics
         self.truncation_tail = truncation_tail
         self.image_shift = image_shift
+        self.saved_by = type(self).__name__  # load() replaces it by what the file says
         self._bc: BCPolicy | None = None
         self._bc_record: BCRecord | None = None
         self._bc_state: Any = None
@@ -120,6 +121,7 @@ class OfflineToOnlineSAC(ActingSAC):
     # ------------------------------------------------------------------ set-up
 
     def _setup_model(self) -> None:
+        checks.saved_by_the_same(self)
         checks.whole_numbers(self)
         checks.numbers(self)
         checks.update_schedule(self)
@@ -241,7 +243,7 @@ class OfflineToOnlineSAC(ActingSAC):
         As in SB3.
 
         :raises TypeError: a keyword that no constructor of it takes
-        :raises ValueError: the model of another algorithm, whose policy this one cannot use
+        :raises ValueError: the model of another algorithm
         """
         check_load_keywords(cls, kwargs)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)

@@ -40,8 +40,8 @@ class ResidualActor(DetachedActor):
     ) -> tuple[th.Tensor, th.Tensor, dict[str, th.Tensor]]:
         if not isinstance(obs, tuple):
             raise TypeError(
-                "This actor corrects what the BC policy proposes, and was given an observation alone. Load the model "
-                "with QGatedResidualSAC.load(), and ask the model: model.predict()."
+                "This actor corrects what the BC policy proposes, and was given an observation alone. Its algorithm, "
+                "QGatedResidualSAC, gives both: ask the model: model.predict()."
             )
         observation, proposal = obs
         features = self.extract_features(observation, self.features_extractor)

@@ -12,7 +12,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from test_run import demonstrations, parameters
 from worlds import HORIZON, WalkHome, gaussian, reach, small_model
 
-from sb3_q2rl import QGatedResidualSAC, QGatedSAC
+from sb3_q2rl import RLPD, QGatedResidualSAC, QGatedSAC, QGatedTQC
 from sb3_q2rl.bc import adapter
 
 pytestmark = pytest.mark.usefixtures("quick_fit")
@@ -183,6 +183,22 @@ def test_options_can_be_changed_when_loading(tmp_path):
         QGatedSAC.load(tmp_path / "model", device="cpu", bc_los_weight=0.1)
     with pytest.raises(ValueError, match=r"GatedSACPolicy, which QGatedResidualSAC cannot use; .*that saved it"):
         QGatedResidualSAC.load(tmp_path / "model", device="cpu")
+
+
+class MyQGatedSAC(QGatedSAC):
+    """A user's own."""
+
+
+def test_a_model_of_another_algorithm_is_refused(tmp_path):
+    QGatedTQC(env=reach(), bc_policy=gaussian(), policy_kwargs={"n_critics": 2}, device="cpu").save(tmp_path / "tqc")
+    with pytest.raises(ValueError, match=r"saved by QGatedTQC, and QGatedSAC cannot load it\. Use QGatedTQC\.load"):
+        QGatedSAC.load(tmp_path / "tqc", device="cpu")
+    small_model(bc_policy=gaussian()).save(tmp_path / "sac")
+    with pytest.raises(ValueError, match=r"saved by QGatedSAC, and RLPD cannot load it"):
+        RLPD.load(tmp_path / "sac", device="cpu")
+    MyQGatedSAC.load(tmp_path / "sac", device="cpu").save(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"saved by MyQGatedSAC, and QGatedSAC cannot load it"):
+        QGatedSAC.load(tmp_path / "mine", device="cpu")
 
 
 def test_demonstrations_wait_in_the_saved_model_until_they_are_used(tmp_path):

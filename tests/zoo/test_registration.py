@@ -71,8 +71,9 @@ def test_our_schedules_may_fall_linearly() -> None:
     assert [made[name](0.5) for name in falling] == pytest.approx([1.5e-4, 0.5e-4, 0.15])
     constant = {"actor_learning_rate": 1e-4, "bc_loss_weight": 0.3}
     assert exp_manager.ExperimentManager._preprocess_schedules(dict(constant)) == constant
-    with pytest.raises(ValueError, match=r"`bc_loss_weight` is 'cos_0\.3'; expected a number, or lin_"):
-        exp_manager.ExperimentManager._preprocess_schedules({"bc_loss_weight": "cos_0.3"})
+    for word in ("cos_0.3", "lin_0.3.1", "lin_."):
+        with pytest.raises(ValueError, match=rf"`bc_loss_weight` is '{word}'; expected a number, or lin_"):
+            exp_manager.ExperimentManager._preprocess_schedules({"bc_loss_weight": word})
 
 
 def configurations() -> list[Any]:
