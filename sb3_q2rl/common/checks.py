@@ -46,7 +46,8 @@ def saved_by_the_same(model: OfflineToOnlineSAC) -> None:
     """:raises ValueError: what was loaded is neither of this algorithm nor of one that it derives from"""
     if model.saved_by not in {kind.__name__ for kind in type(model).__mro__}:
         raise ValueError(
-            f"The model was saved by {model.saved_by}, and {type(model).__name__} cannot load it. Use {model.saved_by}.load."
+            f"The model was saved by {model.saved_by}, and {type(model).__name__} cannot load it. Use "
+            f"{model.saved_by}.load."
         )
     model.saved_by = type(model).__name__
 
