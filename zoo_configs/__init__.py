@@ -46,7 +46,7 @@ def with_schedules(keywords: dict[str, Any], names: Sequence[str] = SCHEDULES) -
     falling = {}
     for name, word in keywords.items():
         if name in names and isinstance(word, str):
-            match = re.fullmatch(r"lin_(\d+(\.\d*)?(e-?\d+)?)", word)
+            match = re.fullmatch(r"lin_((\d+\.?\d*|\.\d+)(e-?\d+)?)", word)
             if match is None:
                 raise ValueError(f"`{name}` is {word!r}; expected a number, or lin_... with one, which falls to 0.")
             falling[name] = LinearSchedule(float(match[1]), 0.0, 1.0)

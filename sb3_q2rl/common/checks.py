@@ -49,7 +49,6 @@ def saved_by_the_same(model: OfflineToOnlineSAC) -> None:
             f"The model was saved by {model.saved_by}, and {type(model).__name__} cannot load it. Use "
             f"{model.saved_by}.load."
         )
-    model.saved_by = type(model).__name__
 
 
 def observation_keys(space: spaces.Space) -> None:

@@ -122,6 +122,7 @@ class OfflineToOnlineSAC(ActingSAC):
 
     def _setup_model(self) -> None:
         checks.saved_by_the_same(self)
+        self.saved_by = type(self).__name__
         checks.whole_numbers(self)
         checks.numbers(self)
         checks.update_schedule(self)

@@ -193,6 +193,9 @@ def test_a_model_of_another_algorithm_is_refused(tmp_path):
     QGatedTQC(env=reach(), bc_policy=gaussian(), policy_kwargs={"n_critics": 2}, device="cpu").save(tmp_path / "tqc")
     with pytest.raises(ValueError, match=r"saved by QGatedTQC, and QGatedSAC cannot load it\. Use QGatedTQC\.load"):
         QGatedSAC.load(tmp_path / "tqc", device="cpu")
+    small_model(bc_policy=gaussian(), algorithm=QGatedResidualSAC).save(tmp_path / "residual")
+    with pytest.raises(ValueError, match=r"QGatedResidualSAC\.load"):
+        QGatedSAC.load(tmp_path / "residual", device="cpu")
     small_model(bc_policy=gaussian()).save(tmp_path / "sac")
     with pytest.raises(ValueError, match=r"saved by QGatedSAC, and RLPD cannot load it"):
         RLPD.load(tmp_path / "sac", device="cpu")

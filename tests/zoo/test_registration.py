@@ -1,5 +1,6 @@
 """rl_zoo3's tables after registration, our configuration files, and the search spaces."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,9 @@ def test_our_schedules_may_fall_linearly() -> None:
     assert [made[name](0.5) for name in falling] == pytest.approx([1.5e-4, 0.5e-4, 0.15])
     constant = {"actor_learning_rate": 1e-4, "bc_loss_weight": 0.3}
     assert exp_manager.ExperimentManager._preprocess_schedules(dict(constant)) == constant
+    assert exp_manager.ExperimentManager._preprocess_schedules({"bc_loss_weight": "lin_.3"})["bc_loss_weight"](1) == 0.3
     for word in ("cos_0.3", "lin_0.3.1", "lin_."):
-        with pytest.raises(ValueError, match=rf"`bc_loss_weight` is '{word}'; expected a number, or lin_"):
+        with pytest.raises(ValueError, match=rf"`bc_loss_weight` is '{re.escape(word)}'; expected a number, or lin_"):
             exp_manager.ExperimentManager._preprocess_schedules({"bc_loss_weight": word})
 
 
